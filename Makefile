@@ -1,0 +1,55 @@
+# prottune: every target does all the set-up that it needs. `make help` lists them.
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RUNS ?= runs
+UV_VERSION := 0.13.9
+
+# The real data. This is the address that the DeepLoc authors publish; it has not been verified here.
+DEEPLOC_FASTA ?= https://services.healthtech.dtu.dk/services/DeepLoc-1.0/deeploc_data.fasta
+
+.PHONY: help demo test check deeploc integration compile bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): $(wildcard requirements/*) pyproject.toml
+	@requirements/set-up.sh $(VENV)
+	@touch $@
+
+demo: $(READY) ## set everything up, run the whole pipeline here on synthetic proteins, say what to open
+	@$(BIN)/python -m pipelines.demo --runs $(RUNS)
+
+test: $(READY) ## set everything up and pass the tests
+	@$(BIN)/python -m pytest -q
+
+check: $(READY) ## ruff, mypy (strict), import rules, sizes
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-cache | tail -n 12
+	@$(BIN)/python tests/check_sizes.py
+
+deeploc: $(READY) ## the whole pipeline on the real DeepLoc proteins (DEEPLOC_FASTA=file or address)
+	@$(BIN)/python -m pipelines run --runs $(RUNS)/deeploc --source "$(DEEPLOC_FASTA)" --base-model small \
+	  --max-residues 510 --learning-rate 1e-3
+
+integration: $(READY) ## the real servers, faults and endings (minutes)
+	@$(BIN)/python -m pytest -q -m integration
+
+compile: $(READY) ## rewrite pipelines/compiled from the graph
+	@$(BIN)/python -m pipelines compile
+
+bench: $(READY) ## benchmarks, each beside a peer in the same run
+	@$(BIN)/python -m benchmarks
+
+lock: ## rewrite requirements/lock.txt (needs uv)
+	@command -v uv >/dev/null || { echo "lock: needs uv $(UV_VERSION): pip install uv==$(UV_VERSION)" >&2; exit 2; }
+	@cd requirements && uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-annotate light.in torch.in pipelines.in dev.in --output-file lock.txt
+
+clean: ## remove the environment and all caches; runs/ stays
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info src/*.egg-info

@@ -1,0 +1,146 @@
+"""Folders that stages hand to each other: they appear whole or not at all, and every reader checks them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from prottune import __version__
+from prottune.errors import ArtifactError, ConfigError
+
+MANIFEST_FILE = "manifest.json"
+_FORMAT = "prottune/1"
+_PAGES = (".html", ".md")
+"""Files for people; they may name the hour, so they are checked but do not enter the digest."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a finished folder holds and what made it."""
+
+    stage: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    """Name of each input -> its digest or URI."""
+    facts: dict[str, Any]
+    """What readers need beside the files, for example `labels` and `label_set`."""
+    files: dict[str, dict[str, Any]]
+    """Path inside the folder -> {"bytes": size, "sha256": hex}."""
+    versions: dict[str, str] = field(default_factory=dict)
+    format: str = _FORMAT
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names and hashes of all data files: equal contents have equal digests."""
+        content = {name: entry["sha256"] for name, entry in self.files.items() if not name.endswith(_PAGES)}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass
+class Draft:
+    """A folder in the making: write into `path`, add to `facts`; it is sealed when the block ends well."""
+
+    path: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def new_folder(
+    target: Path, stage: str, settings: object, inputs: Mapping[str, str] | None = None
+) -> Iterator[Draft]:
+    """Yield a draft that becomes `target`, sealed with a manifest, only if the block ends well.
+
+    `settings` is the stage's frozen dataclass; `inputs` maps each input's name to its digest or URI.
+
+    Raises: ConfigError if `target` exists and is not an empty folder: a finished folder is never changed.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(
+            f"{target} exists already and a finished folder is never changed; name another place or remove it"
+        )
+    scratch = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)  # left by an attempt that was killed
+    scratch.mkdir(parents=True)
+    draft = Draft(scratch, inputs=dict(inputs or {}))
+    try:
+        yield draft
+        _seal(draft, stage, settings)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    os.replace(scratch, target)
+    _flush(target.parent)
+
+
+def read_manifest(folder: Path, stage: str | None = None) -> Manifest:
+    """Check a finished folder byte by byte and return its manifest.
+
+    Raises: ArtifactError if the manifest is missing or unreadable, if the folder was made by another
+        stage than `stage`, or if a file is missing, has another size or another hash.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ArtifactError(f"{folder}: no {MANIFEST_FILE}; this is not a finished prottune folder") from None
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(f"{path}: not a manifest ({error})") from error
+    if manifest.format != _FORMAT:
+        raise ArtifactError(f"{path}: format {manifest.format!r}, expected {_FORMAT!r}")
+    if stage is not None and manifest.stage != stage:
+        raise ArtifactError(f"{folder}: made by stage {manifest.stage!r}, expected one made by {stage!r}")
+    for name, entry in manifest.files.items():
+        _check_file(folder / name, entry)
+    return manifest
+
+
+def _check_file(path: Path, entry: Mapping[str, Any]) -> None:
+    if not path.is_file():
+        raise ArtifactError(f"{path}: missing, though the manifest lists it")
+    if path.stat().st_size != entry["bytes"]:
+        raise ArtifactError(f"{path}: {path.stat().st_size} bytes, expected {entry['bytes']}")
+    if (found := file_sha256(path)) != entry["sha256"]:
+        raise ArtifactError(f"{path}: damaged, SHA-256 {found}, expected {entry['sha256']}")
+
+
+def _seal(draft: Draft, stage: str, settings: object) -> None:
+    files = {}
+    for path in sorted(path for path in draft.path.rglob("*") if path.is_file()):
+        name = path.relative_to(draft.path).as_posix()
+        files[name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        _flush(path)
+    manifest = Manifest(
+        stage=stage,
+        settings=asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else {},
+        inputs=draft.inputs,
+        facts=draft.facts,
+        files=files,
+        versions={"prottune": __version__},
+    )
+    path = draft.path / MANIFEST_FILE
+    path.write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    _flush(path)
+    _flush(draft.path)
+
+
+def _flush(path: Path) -> None:
+    """Make a file or a folder's entries survive a power cut (fsync)."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""A model's address -> an endpoint that passed its contract test."""

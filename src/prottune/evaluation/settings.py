@@ -1,0 +1,47 @@
+"""Settings and report of evaluation. Imports nothing heavy: the pipeline is compiled from these defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from prottune.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """How a model is scored and what it must show to be promoted."""
+
+    max_loss_to_champion: float = 0.01
+    """The candidate's accuracy on the gate split may lie this far below the champion's, at most."""
+    min_gate_proteins: int = 50
+    """With fewer proteins in the gate split nothing is promoted."""
+    max_calibration_error: float = 0.2
+    """Expected calibration error on the gate split above which a model is held."""
+    num_bootstraps: int = 1000
+    """Resamples behind each 95 % interval."""
+    bootstrap_seed: int = 43
+    """Decides the resamples."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_loss_to_champion", "max_calibration_error"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
+        if self.min_gate_proteins < 1:
+            raise ConfigError(f"min_gate_proteins={self.min_gate_proteins}: expected at least 1")
+        if self.num_bootstraps < 100:
+            raise ConfigError(f"num_bootstraps={self.num_bootstraps}: expected at least 100")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateReport:
+    """Scores and decision, in plain numbers and words."""
+
+    decision: str
+    """promote or hold."""
+    reasons: list[str]
+    metrics: dict[str, Any]
+    """The content of metrics.json."""
+    locations: list[str]
+    confusion: list[list[int]]
+    """Official test: rows are the true locations, columns the answered ones, both in label-set order."""

@@ -1,0 +1,1 @@
+"""Protein files in many formats -> checked records, clustered and split without leakage."""

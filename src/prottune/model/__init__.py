@@ -1,0 +1,1 @@
+"""Encoder, heads and padding-free attention: token ids -> calibrated logits."""

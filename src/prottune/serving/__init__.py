@@ -1,0 +1,1 @@
+"""A model folder -> a KServe endpoint."""

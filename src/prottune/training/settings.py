@@ -1,0 +1,93 @@
+"""Settings and report of training. Imports nothing heavy: the pipeline is compiled from these defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from prottune.errors import ConfigError
+
+PROTBERT_REVISION = "7a894481acdc12202f0a415dd567f6cfdb698908"
+"""Commit of Rostlab/prot_bert on the Hugging Face Hub that is fetched unless another is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a base model becomes a classifier of locations."""
+
+    base_model: str = "Rostlab/prot_bert"
+    """Hub name, folder, s3:// prefix, or a from-scratch preset: tiny, small."""
+    base_revision: str = PROTBERT_REVISION
+    """40-hex commit of a Hub name; not used for folders, prefixes and presets."""
+    head: str = "attention"
+    """cls (stock BertForSequenceClassification), mean (over residues), attention (light attention)."""
+    epochs: int = 10
+    """Most passes over the training proteins; early stopping may end before."""
+    patience: int = 3
+    """Epochs without a better validation loss before training stops; 0 never stops early."""
+    learning_rate: float = 3e-5
+    """Peak rate of the encoder. From-scratch presets want about 1e-3."""
+    head_learning_rate: float = 1e-3
+    """Peak rate of the head."""
+    warmup_share: float = 0.1
+    """Share of all optimizer steps in which the rates rise from 0; then they decay linearly to 0."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled weight decay; not applied to biases and layer norms."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this global norm."""
+    head_dropout: float = 0.1
+    """Share of the head's inputs that is dropped while training."""
+    class_weights: str = "none"
+    """none, or balanced: rare locations weigh more in the loss."""
+    tokens_per_batch: int = 8192
+    """Most tokens of one optimizer step, over all processes; a longer protein forms its own batch."""
+    precision: str = "auto"
+    """auto (bf16 where processor or GPU has it), bf16, fp32."""
+    num_processes: int = 1
+    """Processes on one node: one a GPU, or one a few cores."""
+    num_nodes: int = 1
+    """Nodes; more than 1 needs a cluster."""
+    seed: int = 43
+    """Decides weights, order and dropout."""
+
+    def __post_init__(self) -> None:
+        choices = {
+            "head": ("cls", "mean", "attention"),
+            "class_weights": ("none", "balanced"),
+            "precision": ("auto", "bf16", "fp32"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        for name in ("epochs", "num_processes", "num_nodes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected at least 1")
+        for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name}={getattr(self, name)}: expected a number above 0")
+        for name in ("warmup_share", "head_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected at least 0, below 1")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ConfigError(f"weight_decay={self.weight_decay}: expected at least 0")
+        if self.patience < 0:
+            raise ConfigError(f"patience={self.patience}: expected at least 0")
+        if self.tokens_per_batch < 64:
+            raise ConfigError(f"tokens_per_batch={self.tokens_per_batch}: expected at least 64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReport:
+    """How training went, in plain numbers."""
+
+    num_parameters: int
+    num_steps: int
+    epochs_run: int
+    best_epoch: int
+    validation_loss: float
+    validation_accuracy: float
+    temperature: float
+    seconds: float
+    tokens_per_second: float
+    model_digest: str
+    facts: dict[str, str] = field(default_factory=dict)
+    """For people: precision used, base model's digest, number of processes, device."""

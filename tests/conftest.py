@@ -1,0 +1,37 @@
+"""What every test gets: a clean environment, few threads, and no way to reach a network by accident."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+_ADDRESSES = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_RUN_ID",
+    "S3_ENDPOINT",
+    "S3_ACCESS_KEY",
+    "S3_SECRET_KEY",
+    "PROTTUNE_PIPELINE_RUN",
+    "PROTTUNE_FAILURE_FILE",
+)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test meets a server or a run that the machine's user happens to have set."""
+    for name in _ADDRESSES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def deeploc_fasta() -> Path:
+    """The real DeepLoc file, never part of this repository."""
+    named = os.environ.get("DEEPLOC_FASTA")
+    path = Path(named) if named else Path(__file__).resolve().parents[2] / "shared/data/deeploc1.fasta"
+    if not path.is_file():
+        pytest.skip(f"not run here: the real DeepLoc file is absent ({path}); name it with DEEPLOC_FASTA")
+    return path
