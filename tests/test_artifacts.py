@@ -1,0 +1,87 @@
+"""Folders that appear whole or not at all, and readers that check them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from prottune.artifacts import new_folder, read_manifest
+from prottune.errors import ArtifactError, ConfigError
+
+
+@dataclass(frozen=True)
+class Settings:
+    epochs: int = 3
+
+
+def made(target: Path, content: str = "MKT\n") -> Path:
+    with new_folder(target, "ingest", Settings(), {"source": "abc"}) as draft:
+        (draft.path / "inner").mkdir()
+        (draft.path / "inner/proteins.txt").write_text(content)
+        (draft.path / "report.html").write_text(f"made at {target}")
+        draft.facts["labels"] = ["Nucleus"]
+    return target
+
+
+def test_a_finished_folder_says_what_made_it(tmp_path: Path) -> None:
+    manifest = read_manifest(made(tmp_path / "records"), "ingest")
+    assert manifest.settings == {"epochs": 3}
+    assert manifest.inputs == {"source": "abc"}
+    assert manifest.facts == {"labels": ["Nucleus"]}
+    assert manifest.files["inner/proteins.txt"]["bytes"] == 4
+
+
+def test_equal_data_has_an_equal_digest_whatever_the_pages_say(tmp_path: Path) -> None:
+    first, second = (read_manifest(made(tmp_path / name)) for name in ("a", "b"))
+    assert first.files["report.html"] != second.files["report.html"]
+    assert first.digest == second.digest
+    assert read_manifest(made(tmp_path / "c", "MKV\n")).digest != first.digest
+
+
+def test_nothing_appears_when_the_stage_fails(tmp_path: Path) -> None:
+    def fail() -> None:
+        with new_folder(tmp_path / "records", "ingest", Settings()) as draft:
+            (draft.path / "half").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_folder_is_never_changed(tmp_path: Path) -> None:
+    made(tmp_path / "records")
+    with pytest.raises(ConfigError, match="exists already"):
+        made(tmp_path / "records")
+
+
+def test_every_flipped_byte_and_every_cut_is_found(tmp_path: Path) -> None:
+    folder = made(tmp_path / "records")
+    victim = folder / "inner/proteins.txt"
+    good = victim.read_bytes()
+    for position in range(len(good)):
+        victim.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
+        with pytest.raises(ArtifactError, match="damaged"):
+            read_manifest(folder)
+        victim.write_bytes(good[:position])
+        with pytest.raises(ArtifactError, match="bytes, expected 4"):
+            read_manifest(folder)
+    victim.unlink()
+    with pytest.raises(ArtifactError, match="missing"):
+        read_manifest(folder)
+
+
+def test_a_folder_of_another_stage_or_format_is_refused(tmp_path: Path) -> None:
+    folder = made(tmp_path / "records")
+    with pytest.raises(ArtifactError, match="made by stage 'ingest', expected one made by 'train'"):
+        read_manifest(folder, "train")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format": "prottune/9"}))
+    with pytest.raises(ArtifactError, match="format 'prottune/9', expected 'prottune/1'"):
+        read_manifest(folder)
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(ArtifactError, match="not a manifest"):
+        read_manifest(folder)
+    with pytest.raises(ArtifactError, match="not a finished prottune folder"):
+        read_manifest(tmp_path)
