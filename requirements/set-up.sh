@@ -18,7 +18,8 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
     if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
         say "installing $package"
-        apt-get update -qq && apt-get install -y -qq --no-install-recommends "$package" ca-certificates >/dev/null
+        apt-get update -qq >/dev/null
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" ca-certificates >/dev/null 2>&1
     else
         say "Python's venv module is missing; run: sudo apt-get install $package"
         exit 2
@@ -26,7 +27,7 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet --quiet "$@"; }
 
 say "installing the locked packages into $venv (a few minutes the first time)"
 pip install --require-hashes -r "$here/pip.txt"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from prottune.errors import DataError
+from prottune.errors import ConfigError, DataError
 
 VOCABULARY: tuple[str, ...] = (
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
@@ -24,8 +24,12 @@ RARE_RESIDUES = "UZOBJ"
 NUM_SPECIAL_TOKENS = 2
 """[CLS] before and [SEP] after the residues."""
 
+CUT_POLICIES = ("head_tail", "head", "tail")
+"""Which residues of a too long protein are kept: both ends, the first, or the last ones."""
+
 _RESIDUES = STANDARD_RESIDUES + "X" + RARE_RESIDUES
-_CLS_BYTE, _SEP_BYTE = b"\x01", b"\x02"
+CLS_MARK, SEP_MARK = "\x01", "\x02"
+"""Control characters that stand for [CLS] and [SEP] in a flat buffer of residues."""
 
 
 def _translation_table() -> bytes:
@@ -34,7 +38,7 @@ def _translation_table() -> bytes:
     for letter in _RESIDUES:
         spelled = "X" if letter in RARE_RESIDUES else letter
         table[ord(letter)] = VOCABULARY.index(spelled)
-    table[_CLS_BYTE[0]], table[_SEP_BYTE[0]] = CLS_ID, SEP_ID
+    table[ord(CLS_MARK)], table[ord(SEP_MARK)] = CLS_ID, SEP_ID
     return bytes(table)
 
 
@@ -71,6 +75,31 @@ def encode(sequences: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray
         return np.zeros(0, np.uint8), offsets
     lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
     np.cumsum(lengths + NUM_SPECIAL_TOKENS, out=offsets[1:])
-    joined = (_SEP_BYTE + _CLS_BYTE).join(sequence.encode("ascii") for sequence in sequences)
-    flat = (_CLS_BYTE + joined + _SEP_BYTE).translate(_TABLE)
-    return np.frombuffer(flat, np.uint8), offsets
+    marked = CLS_MARK + (SEP_MARK + CLS_MARK).join(sequences) + SEP_MARK
+    return np.frombuffer(translate(marked.encode("ascii")), np.uint8), offsets
+
+
+def translate(residues: bytes) -> bytes:
+    """Turn a flat buffer of clean residues, each protein between `CLS_MARK` and `SEP_MARK`, into ids."""
+    return residues.translate(_TABLE)
+
+
+def kept_ends(max_residues: int, policy: str) -> tuple[int, int]:
+    """How many residues a cut keeps from the head and from the tail; of an odd number the head gets one more.
+
+    Raises: ConfigError for a policy that is not one of `CUT_POLICIES` or a negative `max_residues`.
+    """
+    if policy not in CUT_POLICIES:
+        raise ConfigError(f"cut={policy!r}: expected one of {', '.join(CUT_POLICIES)}")
+    if max_residues < 0:
+        raise ConfigError(f"max_residues={max_residues}: expected at least 1, or 0 for whole proteins")
+    head = {"head_tail": (max_residues + 1) // 2, "head": max_residues, "tail": 0}[policy]
+    return head, max_residues - head
+
+
+def cut(sequence: str, max_residues: int, policy: str) -> str:
+    """Keep at most `max_residues` of a protein's residues; 0 keeps it whole."""
+    head, tail = kept_ends(max_residues, policy)
+    if max_residues == 0 or len(sequence) <= max_residues:
+        return sequence
+    return sequence[:head] + sequence[len(sequence) - tail :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prottune.errors import ConfigError
+from prottune.model.settings import MAX_GOLDEN_DIFFERENCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,8 +14,8 @@ class DeployConfig:
 
     to: str = "local"
     """local (a server on this machine, checked and stopped again), or kserve (a cluster)."""
-    max_probability_difference: float = 0.02
-    """Largest difference between a golden answer and the endpoint's; bf16 serving needs about 0.01."""
+    max_probability_difference: float = MAX_GOLDEN_DIFFERENCE
+    """Largest difference between a golden probability and the endpoint's answer."""
     ready_timeout_seconds: int = 120
     """The endpoint must be ready within this time."""
 

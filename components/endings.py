@@ -1,0 +1,39 @@
+"""The steps in which a run ends: held, nothing new, and the one that always comes last."""
+
+from kfp import dsl
+from kfp.dsl import Markdown, Output, PipelineTaskFinalStatus
+
+from components import LIGHT_IMAGE
+
+
+@dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)
+def hold(reasons: str, note: Output[Markdown]):
+    """Keep the champion that is, and say why the new model was not promoted."""
+    from pathlib import Path
+
+    from prottune.tracking import step
+
+    with step("hold") as tracker:
+        tracker.tags({"prottune.decision": "hold"})
+    Path(note.path).write_text(f"# Held: the new model was not promoted\n\n{reasons}\n")
+
+
+@dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)
+def stop_early(note: Output[Markdown]):
+    """End the run: data, settings and code are those of the champion."""
+    from pathlib import Path
+
+    from prottune.tracking import step
+
+    with step("stop_early") as tracker:
+        tracker.tags({"prottune.decision": "same"})
+    Path(note.path).write_text("# Nothing new\n\nData, settings and code are those of the champion.\n")
+
+
+@dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)
+def finish(status: PipelineTaskFinalStatus):
+    """Close the MLflow run as the pipeline ended."""
+    from prottune.tracking import close_run
+
+    ends = {"SUCCEEDED": "FINISHED", "CANCELLED": "KILLED"}
+    close_run(ends.get(status.state, "FAILED"))

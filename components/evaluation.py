@@ -1,0 +1,42 @@
+"""The step that scores the new model beside the floor and the champion, and decides."""
+
+from kfp import dsl
+from kfp.dsl import HTML, ClassificationMetrics, Dataset, Input, Metrics, Model, Output, OutputPath
+
+from components import TORCH_IMAGE
+
+
+@dsl.component(base_image=TORCH_IMAGE, install_kfp_package=False)
+def evaluate(
+    records: Input[Dataset],
+    model: Input[Model],
+    max_loss_to_champion: float,
+    min_gate_proteins: int,
+    num_gpus: int,
+    report: Output[Dataset],
+    metrics: Output[Metrics],
+    confusion: Output[ClassificationMetrics],
+    page: Output[HTML],
+    reasons: OutputPath(str),
+    champion_version: OutputPath(str),
+) -> str:
+    """Score a model on proteins it never saw and decide: promote or hold."""
+    from pathlib import Path
+
+    from prottune.evaluation.settings import EvaluateConfig
+    from prottune.evaluation.stage import evaluate
+    from prottune.registration import champion_folder
+    from prottune.tracking import numbers, step
+
+    config = EvaluateConfig(max_loss_to_champion=max_loss_to_champion, min_gate_proteins=min_gate_proteins)
+    with step("evaluate", config) as tracker, champion_folder() as (champion, version):
+        result = evaluate(Path(records.path), Path(model.path), Path(report.path), config, champion, version)
+        tracker.numbers(numbers(result.metrics, "evaluate"))
+        tracker.artifact(Path(report.path) / "report.html", "evaluate")
+    for name, value in numbers(result.metrics).items():
+        metrics.log_metric(name, value)
+    confusion.log_confusion_matrix(result.locations, result.confusion)
+    Path(page.path).write_bytes((Path(report.path) / "report.html").read_bytes())
+    Path(reasons).write_text("\n".join(f"- {reason}" for reason in result.reasons))
+    Path(champion_version).write_text(version)
+    return result.decision

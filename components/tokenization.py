@@ -1,0 +1,28 @@
+"""The step that turns proteins into token ids."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Metrics, Output
+
+from components import LIGHT_IMAGE
+
+
+@dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)
+def tokenize(
+    records: Input[Dataset],
+    max_residues: int,
+    cut: str,
+    tokens: Output[Dataset],
+    metrics: Output[Metrics],
+):
+    """Turn proteins into ProtBERT's token ids, ragged and unpadded."""
+    from pathlib import Path
+
+    from prottune.tokenization import TokenizeConfig, tokenize
+    from prottune.tracking import numbers, step
+
+    config = TokenizeConfig(max_residues=max_residues, cut=cut)
+    with step("tokenize", config) as tracker:
+        report = tokenize(Path(records.path), Path(tokens.path), config)
+        tracker.numbers(numbers(report, "tokenize"))
+    for name, value in numbers(report).items():
+        metrics.log_metric(name, value)

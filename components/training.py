@@ -1,0 +1,53 @@
+"""The step that fine-tunes a base model, in as many processes as its settings say."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
+
+from components import TORCH_IMAGE
+
+
+@dsl.component(base_image=TORCH_IMAGE, install_kfp_package=False)
+def train(
+    tokens: Input[Dataset],
+    base_model: str,
+    base_revision: str,
+    head: str,
+    epochs: int,
+    learning_rate: float,
+    head_learning_rate: float,
+    class_weights: str,
+    tokens_per_batch: int,
+    precision: str,
+    num_processes: int,
+    num_nodes: int,
+    seed: int,
+    num_gpus: int,
+    model: Output[Model],
+    metrics: Output[Metrics],
+):
+    """Fine-tune a base model on the training proteins; `num_gpus` is what the pod is given."""
+    from pathlib import Path
+
+    from prottune.tracking import numbers, step
+    from prottune.training.settings import TrainConfig
+    from prottune.training.stage import train
+
+    config = TrainConfig(
+        base_model=base_model,
+        base_revision=base_revision,
+        head=head,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        head_learning_rate=head_learning_rate,
+        class_weights=class_weights,
+        tokens_per_batch=tokens_per_batch,
+        precision=precision,
+        num_processes=num_processes,
+        num_nodes=num_nodes,
+        seed=seed,
+    )
+    with step("train", config) as tracker:
+        report = train(Path(tokens.path), Path(model.path), config, on_point=tracker.point)
+        tracker.numbers(numbers(report, "train"))
+    for name, value in numbers(report).items():
+        metrics.log_metric(name, value)

@@ -1,0 +1,1 @@
+"""How the steps join, and the operator's program (`python -m pipelines --help`)."""

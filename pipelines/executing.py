@@ -1,0 +1,50 @@
+"""Execute the committed graph in this process: `python -m pipelines.executing RUN_FOLDER`.
+
+`pipelines.running` starts this as a child, so that one run has one process tree that can be ended whole.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.compiling import COMPILED
+
+PARAMETERS_FILE = "parameters.json"
+STEPS_FOLDER = "steps"
+
+
+def execute(folder: Path) -> None:
+    """Run the committed graph with the parameters in a run's folder; every step's outputs go below `steps`.
+
+    Raises: RuntimeError if a step fails.
+    """
+    from kfp import components, local
+
+    # kfp.local replaces the text "python3" in everything it hands to a step, paths and settings included, by
+    # this name. With the same name nothing changes; PATH leads to this very environment.
+    sys.executable = "python3"
+    local.init(
+        local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(folder / STEPS_FOLDER),
+        workspace_root=str(folder / "workspace"),
+    )
+    graph = components.load_component_from_text(without_retries(COMPILED.read_text(encoding="utf-8")))
+    graph(**json.loads((folder / PARAMETERS_FILE).read_text(encoding="utf-8")))
+
+
+def without_retries(compiled: str) -> str:
+    """The compiled graph less its retries: they are for pods that vanish; a bad file stays bad here."""
+    documents = list(yaml.safe_load_all(compiled))
+    graph = documents[0]
+    for component in [graph["root"], *graph["components"].values()]:
+        tasks: dict[str, dict[str, Any]] = component.get("dag", {}).get("tasks", {})
+        for task in tasks.values():
+            task.pop("retryPolicy", None)
+    return yaml.safe_dump_all(documents)
+
+
+if __name__ == "__main__":
+    execute(Path(sys.argv[1]))

@@ -1,0 +1,99 @@
+"""The graph: protein sequences in, a checked endpoint and a new champion out, or the reason why not."""
+
+from kfp import dsl
+
+from components import LIGHT_IMAGE, TORCH_IMAGE
+from components.deployment import deploy
+from components.endings import finish, hold, stop_early
+from components.evaluation import evaluate
+from components.ingestion import ingest
+from components.registration import compare, promote, register
+from components.tokenization import tokenize
+from components.training import train
+from pipelines.resources import ANY_NODE, LONG_SECONDS, NO_TOLERATIONS, NUM_GPUS, TRAIN_SECONDS, heavy, light
+from prottune.deployment.settings import DeployConfig
+from prottune.evaluation.settings import EvaluateConfig
+from prottune.ingestion.settings import IngestConfig
+from prottune.tokenization import TokenizeConfig
+from prottune.training.settings import TrainConfig
+
+
+@dsl.pipeline(name="prottune-finetune", display_name="prottune: fine-tune, judge, serve")
+def finetune(
+    source: str,
+    labels: str = IngestConfig.labels,
+    expected_digest: str = IngestConfig.expected_digest,
+    on_conflict: str = IngestConfig.on_conflict,
+    max_residues: int = TokenizeConfig.max_residues,
+    cut: str = TokenizeConfig.cut,
+    base_model: str = TrainConfig.base_model,
+    base_revision: str = TrainConfig.base_revision,
+    head: str = TrainConfig.head,
+    epochs: int = TrainConfig.epochs,
+    learning_rate: float = TrainConfig.learning_rate,
+    head_learning_rate: float = TrainConfig.head_learning_rate,
+    class_weights: str = TrainConfig.class_weights,
+    tokens_per_batch: int = TrainConfig.tokens_per_batch,
+    precision: str = TrainConfig.precision,
+    num_processes: int = TrainConfig.num_processes,
+    num_nodes: int = TrainConfig.num_nodes,
+    seed: int = TrainConfig.seed,
+    max_loss_to_champion: float = EvaluateConfig.max_loss_to_champion,
+    min_gate_proteins: int = EvaluateConfig.min_gate_proteins,
+    deploy_to: str = DeployConfig.to,
+    light_image: str = LIGHT_IMAGE,
+    torch_image: str = TORCH_IMAGE,
+    num_gpus: int = NUM_GPUS,
+    node_selector: dict = ANY_NODE,
+    tolerations: list = NO_TOLERATIONS,
+):
+    """Fine-tune a protein language model, judge it against floor and champion, serve it if it is better."""
+    token_settings = {"max_residues": max_residues, "cut": cut}
+    train_settings = {
+        "base_model": base_model,
+        "base_revision": base_revision,
+        "head": head,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "head_learning_rate": head_learning_rate,
+        "class_weights": class_weights,
+        "tokens_per_batch": tokens_per_batch,
+        "precision": precision,
+        "num_processes": num_processes,
+        "num_nodes": num_nodes,
+        "seed": seed,
+    }
+    gpu_pod = {"num_gpus": num_gpus, "node_selector": node_selector, "tolerations": tolerations}
+
+    with dsl.ExitHandler(light(finish(), light_image), name="run"):
+        read = ingest(source=source, labels=labels, expected_digest=expected_digest, on_conflict=on_conflict)
+        light(read, light_image, LONG_SECONDS)
+        records = read.outputs["records"]
+        news = light(compare(records=records, **token_settings, **train_settings), light_image)
+
+        with dsl.If(news.outputs["Output"] == "new", name="something new"):
+            tokens = light(tokenize(records=records, **token_settings), light_image)
+            trained = train(tokens=tokens.outputs["tokens"], num_gpus=num_gpus, **train_settings)
+            heavy(trained, torch_image, TRAIN_SECONDS, **gpu_pod)
+            model = trained.outputs["model"]
+            verdict = evaluate(
+                records=records,
+                model=model,
+                max_loss_to_champion=max_loss_to_champion,
+                min_gate_proteins=min_gate_proteins,
+                num_gpus=num_gpus,
+            )
+            heavy(verdict, torch_image, LONG_SECONDS, **gpu_pod)
+            decision = verdict.outputs["Output"]
+
+            with dsl.If(decision == "promote", name="good enough"):
+                report, settings = verdict.outputs["report"], news.outputs["digest"]
+                entry = light(register(model=model, report=report, settings=settings), light_image)
+                version = entry.outputs["Output"]
+                endpoint = light(deploy(model=model, version=version, deploy_to=deploy_to), light_image)
+                champion = promote(version=version, compared_with=verdict.outputs["champion_version"])
+                light(champion, light_image).after(endpoint)
+            with dsl.Else(name="not good enough"):
+                light(hold(reasons=verdict.outputs["reasons"]), light_image)
+        with dsl.Else(name="nothing new"):
+            light(stop_early(), light_image)

@@ -1,0 +1,137 @@
+"""What a person sees while a run goes on: one calm line a step, made from kfp's log.
+
+kfp.local prints a line when a step begins and one when it ends; all that a step says stands between them,
+indented. Only the shape of those two lines is known here. If kfp changed it the run would go on, silently.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any, TextIO
+
+_EVENT = re.compile(
+    r"\d\d:\d\d:\d\d\.\d{3} - [A-Z]+ - "
+    r"(?:(?P<begins>Executing task)|Task) (?:\x1b\[\d+m)?'(?P<step>[\w-]+)'(?:\x1b\[0m)?"
+    r"(?: finished with status (?:\x1b\[\d+m)?(?P<ends>SUCCESS|FAILURE))?"
+)
+_LOGGED = re.compile(r"\s*\[KFP Executor [^\]]* (?P<level>[A-Z]+)\]: (?P<text>.*)")
+_OF_KFP = re.compile(r"\s*(Looking for component|Loading KFP|Got executor_input|Wrote executor|[{}\[\]\"]|$)")
+_EPOCH = re.compile(r"epoch \d+ of \d+")
+_WIDTH = 11
+
+KEY_NUMBERS = {
+    "ingest": ("num_proteins", "splits/train", "splits/validation", "splits/gate", "splits/test"),
+    "tokenize": ("num_proteins", "num_tokens", "num_truncated"),
+    "train": ("epochs_run", "best_epoch", "validation_accuracy", "tokens_per_second"),
+    "evaluate": ("accuracy", "baseline/accuracy", "gate/accuracy", "gate/baseline/accuracy"),
+    "deploy": ("num_golden", "largest_difference", "seconds_to_ready"),
+}
+"""Metrics worth a place in a step's line, where the step has them."""
+
+QUIET = ("finish",)
+
+
+class Progress:
+    """Follows kfp's log line by line; tells begin and end of each step, and keeps what a failed one said."""
+
+    def __init__(
+        self, steps: Path, screen: TextIO = sys.stdout, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self.seconds: dict[str, float] = {}
+        """Step -> seconds, of the steps that ended."""
+        self.failed = ""
+        """Name of the step that failed."""
+        self.said: list[str] = []
+        """What the running step, or the one that failed, has said."""
+        self._steps, self._screen, self._clock = steps, screen, clock
+        self._running, self._begun = "", 0.0
+
+    def line(self, text: str) -> None:
+        """Take one line of kfp's log."""
+        if not _OF_KFP.match(text):
+            self._hear(text)
+        elif event := _EVENT.match(text):
+            if event["begins"]:
+                self._begin(event["step"])
+            elif event["ends"]:
+                self._end(event["step"], event["ends"] == "SUCCESS")
+
+    def tick(self) -> None:
+        """On a terminal, show how long the running step has run and the last thing it said."""
+        if self._running and self._screen.isatty():
+            last = self.said[-1] if self.said else ""
+            self._rewrite(f"{self._running:{_WIDTH}} {self._clock() - self._begun:7.0f} s  {last}"[:100])
+
+    def _hear(self, text: str) -> None:
+        logged = _LOGGED.match(text)
+        words = logged["text"] if logged else text.removeprefix("    ").rstrip()
+        if not self._running or self.failed or _OF_KFP.match(words):
+            return
+        self.said.append(words)
+        if _EPOCH.match(words):  # training takes minutes to days: its epochs are worth a line each
+            self._write(f"{'':{_WIDTH}} {words}")
+
+    def _begin(self, step: str) -> None:
+        self._running, self._begun = step, self._clock()
+        if self.failed:
+            return
+        self.said = []
+        if self._screen.isatty():
+            self.tick()
+        elif step not in QUIET:
+            self._write(f"{step:{_WIDTH}} begins")
+
+    def _end(self, step: str, is_done: bool) -> None:
+        self.seconds[step] = round(self._clock() - self._begun, 1)
+        self._running = ""
+        if not is_done:
+            self.failed = self.failed or step
+        if step not in QUIET:
+            outcome = key_numbers(self._steps, step) if is_done else "FAILED"
+            self._write(f"{step:{_WIDTH}} {self.seconds[step]:7.1f} s  {outcome}".rstrip())
+
+    def _write(self, text: str) -> None:
+        self._screen.write(("\r\x1b[K" if self._screen.isatty() else "") + text + "\n")
+        self._screen.flush()
+
+    def _rewrite(self, text: str) -> None:
+        self._screen.write(f"\r\x1b[K{text}")
+        self._screen.flush()
+
+
+def key_numbers(steps: Path, step: str) -> str:
+    """The few figures of a finished step that a person waits for, in words."""
+    outputs = step_outputs(steps, step)
+    metrics = outputs["metrics"]
+    words = [
+        f"{name.replace('num_', '').replace('/', ' ').replace('_', ' ')} {_readable(metrics[name])}"
+        for name in KEY_NUMBERS.get(step, ())
+        if name in metrics
+    ]
+    answer = outputs["parameters"].get("Output", "")
+    return ", ".join(([str(answer)] if answer else []) + words)
+
+
+def step_outputs(steps: Path, step: str) -> dict[str, Any]:
+    """What a finished step handed on: `parameters` (name -> value), `metrics`, and its `folder`."""
+    found = sorted(steps.glob(f"*/{step}/executor_output.json"))
+    if not found:
+        return {"parameters": {}, "metrics": {}, "folder": None}
+    written = json.loads(found[-1].read_text(encoding="utf-8"))
+    artifacts = written.get("artifacts", {}).get("metrics", {}).get("artifacts", [{}])
+    return {
+        "parameters": written.get("parameterValues", {}),
+        "metrics": artifacts[0].get("metadata", {}),
+        "folder": found[-1].parent,
+    }
+
+
+def _readable(value: Any) -> str:
+    if not isinstance(value, int | float):
+        return str(value)
+    if float(value).is_integer() or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"

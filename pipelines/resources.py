@@ -1,0 +1,70 @@
+"""What Kubernetes gives each task: image, environment, memory, GPUs, retries and time.
+
+Sizes of /dev/shm, retries and times are constants: kfp 2.17 takes no pipeline parameter for them.
+kfp.local ignores all of it except environment and retries.
+"""
+
+from typing import Any
+
+from kfp import kubernetes
+from kfp.dsl import PipelineTask
+
+CONFIG_MAP = "prottune"
+FROM_CONFIG_MAP = ("S3_ENDPOINT", "S3_SECURE", "MLFLOW_TRACKING_URI")
+SECRET = "prottune-s3"  # noqa: S105 - its name, not its content
+FROM_SECRET = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+PIPELINE_RUN_LABEL = "metadata.labels['pipeline/runid']"
+"""Label that KFP puts on every pod of a run."""
+
+NUM_RETRIES = 2
+BACKOFF = "30s"
+SHORT_SECONDS = 15 * 60
+LONG_SECONDS = 2 * 3600
+TRAIN_SECONDS = 24 * 3600
+
+SHARED_MEMORY = "2Gi"
+GPU = "nvidia.com/gpu"
+NUM_GPUS = 1
+"""GPUs of the pods that train and evaluate; 0 trains on processors."""
+ANY_NODE: dict[str, Any] = {}
+NO_TOLERATIONS: list[Any] = []
+
+
+def light(task: PipelineTask, image: str, seconds: int = SHORT_SECONDS) -> PipelineTask:
+    """Give a task the light image, two cores and what every task gets."""
+    _every(task, image, seconds)
+    return task.set_cpu_request("500m").set_memory_request("1Gi").set_memory_limit("8Gi")
+
+
+def heavy(
+    task: PipelineTask,
+    image: str,
+    seconds: int,
+    *,
+    num_gpus: int,
+    node_selector: dict[str, Any],
+    tolerations: list[Any],
+) -> PipelineTask:
+    """Give a task the torch image, GPUs on the nodes chosen, and shared memory for its processes.
+
+    `num_gpus` must also be an argument of the task's component: kfp 2.17 forgets to hand a parameter that
+    only a resource names into a group (notes in the compiler test).
+    """
+    _every(task, image, seconds)
+    task.set_cpu_request("2").set_memory_request("8Gi").set_memory_limit("64Gi")
+    task.set_accelerator_type(GPU).set_accelerator_limit(num_gpus)
+    kubernetes.add_node_selector_json(task, node_selector)
+    kubernetes.add_toleration_json(task, tolerations)
+    kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=SHARED_MEMORY)  # noqa: S108
+    return task
+
+
+def _every(task: PipelineTask, image: str, seconds: int) -> None:
+    task.set_container_image(image)
+    task.set_caching_options(False)  # KFP's keys are strings, not contents: a changed file would be missed
+    task.set_retry(NUM_RETRIES, backoff_duration=BACKOFF, backoff_factor=2.0)
+    kubernetes.set_timeout(task, seconds)
+    from_map, from_secret = {name: name for name in FROM_CONFIG_MAP}, {name: name for name in FROM_SECRET}
+    kubernetes.use_config_map_as_env(task, CONFIG_MAP, from_map, optional=True)
+    kubernetes.use_secret_as_env(task, SECRET, from_secret, optional=True)
+    kubernetes.use_field_path_as_env(task, "PROTTUNE_PIPELINE_RUN", PIPELINE_RUN_LABEL)

@@ -1,0 +1,97 @@
+"""`prottune <verb>`, one verb a stage; `prottune --help` lists them, `prottune train --help` the flags."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+
+from prottune import __version__
+from prottune.errors import ConfigError, ProttuneError
+
+VERBS = {
+    "sample": "write synthetic proteins that show whether the pipeline learns",
+    "ingest": "read labelled proteins, check every one, split them by homology",
+    "tokenize": "turn ingested proteins into token ids",
+    "train": "fine-tune a base model on tokens",
+    "evaluate": "score a model beside the floor and the champion, and decide: promote or hold",
+    "register": "enter a model in the registry as challenger",
+    "deploy": "serve a model and hold its endpoint to the golden answers",
+    "promote": "make a registered version the champion",
+    "rollback": "let champion and previous champion change places",
+    "serve": "answer requests over HTTP until stopped",
+    "predict": "label a FASTA file of any size",
+}
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the verb that the command line names and end with its exit code."""
+    sys.exit(guarded(_run_verb, sys.argv[1:], "prottune", VERBS))
+
+
+def guarded(
+    run: Callable[[Sequence[str]], int], words: Sequence[str], program: str, verbs: Mapping[str, str]
+) -> int:
+    """Run a verb; a refusal is one line on stderr and its own exit code, a bug a traceback and 1."""
+    try:
+        exit_code = _answer(words[0] if words else "", program, verbs)
+        if exit_code is None:
+            exit_code = run(words)
+        sys.stdout.flush()
+    except ProttuneError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader (`| head`) has seen enough; nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:  # a bug: all of it, and the exit code that says so
+        traceback.print_exc()
+        return 1
+    return exit_code
+
+
+def _answer(word: str, program: str, verbs: Mapping[str, str]) -> int | None:
+    """Answer what needs no verb; None if `word` is one.
+
+    Raises: ConfigError for a word that is no verb.
+    """
+    if word in verbs:
+        return None
+    if word in ("-h", "--help", "help", ""):
+        print(overview(program, verbs))
+        return 0 if word else ConfigError.exit_code
+    if word == "--version":
+        print(f"prottune {__version__}")
+        return 0
+    near = difflib.get_close_matches(word, verbs, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ConfigError(f"unknown verb {word!r}{hint}; `{program} --help` lists them")
+
+
+def overview(program: str, verbs: Mapping[str, str]) -> str:
+    """The verbs, a line each."""
+    width = max(map(len, verbs))
+    lines = [f"  {name:{width}}  {text}" for name, text in verbs.items()]
+    more = f"`{program} <verb> --help` lists the flags of a verb."
+    return "\n".join([f"usage: {program} <verb> [flags]", "", *lines, "", more])
+
+
+def _run_verb(words: Sequence[str]) -> int:
+    from prottune.commands import COMMANDS
+    from prottune.flags import parse_flags
+
+    verb = words[0]
+    command = parse_flags(COMMANDS[verb], words[1:], f"prottune {verb}", VERBS[verb])
+    # Plain lines of long work; other people's libraries speak only when something is wrong.
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("prottune").setLevel(logging.INFO)
+    for line in command.run():
+        print(line)
+    return 0

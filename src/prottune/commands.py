@@ -1,0 +1,298 @@
+"""The verbs of `prottune`: the flags of each, what it calls, and the lines it says when it is done."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from prottune.deployment.settings import DeployConfig
+from prottune.errors import ConfigError
+from prottune.evaluation.settings import EvaluateConfig, EvaluateReport
+from prottune.ingestion.settings import IngestConfig
+from prottune.prediction import PredictConfig
+from prottune.sample import SampleConfig
+from prottune.serving.settings import ServeConfig
+from prottune.tokenization import TokenizeConfig
+from prottune.tracking import numbers, step
+from prottune.training.settings import TrainConfig
+
+
+class Command(Protocol):
+    """Flags that know what to do; `run` yields what it says on success, a line each."""
+
+    def run(self) -> Iterator[str]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Where the sample goes."""
+
+    output: Path
+    """FASTA file to write; signals.tsv is written beside it."""
+    settings: SampleConfig
+
+    def run(self) -> Iterator[str]:
+        from prottune.sample import write_sample
+
+        report = write_sample(self.output, self.settings)
+        yield f"ALL SYNTHETIC: {report.notice}"
+        yield f"{self.output}: {report.num_proteins:,} proteins, {report.num_test:,} of them for the test"
+        yield f"{report.signals}: where their {report.num_signals:,} signals lie"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingest:
+    """What is read and where it goes."""
+
+    source: str
+    """File, folder, http(s):// or s3:// address; FASTA (DeepLoc, UniProt or biotrainer headers), CSV, TSV,
+    Parquet; .gz is unpacked."""
+    records: Path
+    """Folder to make."""
+    settings: IngestConfig
+
+    def run(self) -> Iterator[str]:
+        from prottune.ingestion.stage import ingest
+
+        with step("ingest", self.settings) as tracker:
+            report = ingest(self.source, self.records, self.settings)
+            tracker.numbers(numbers(report, "ingest"))
+        splits = ", ".join(f"{name} {count:,}" for name, count in report.splits.items())
+        yield f"{self.records}: {report.num_proteins:,} proteins, {report.num_residues:,} residues ({splits})"
+        yield from (f"  {name}: {count:,}" for name, count in report.counts.items() if count)
+        yield f"report: {self.records / 'report.html'}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenize:
+    """What is read and where it goes."""
+
+    records: Path
+    """Folder that `prottune ingest` made."""
+    tokens: Path
+    """Folder to make."""
+    settings: TokenizeConfig
+
+    def run(self) -> Iterator[str]:
+        from prottune.tokenization import tokenize
+
+        with step("tokenize", self.settings) as tracker:
+            report = tokenize(self.records, self.tokens, self.settings)
+            tracker.numbers(numbers(report, "tokenize"))
+        figures = ", ".join(f"{name.replace('_', ' ')} {value:,g}" for name, value in numbers(report).items())
+        yield f"{self.tokens}: {figures}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """What is learnt from and where the model goes."""
+
+    tokens: Path
+    """Folder that `prottune tokenize` made."""
+    model: Path
+    """Folder to make."""
+    settings: TrainConfig
+
+    def run(self) -> Iterator[str]:
+        from prottune.training.stage import train
+
+        with step("train", self.settings) as tracker:
+            report = train(self.tokens, self.model, self.settings, on_point=tracker.point)
+            tracker.numbers(numbers(report, "train"))
+        yield (
+            f"{self.model}: {report.num_parameters:,} parameters, best epoch {report.best_epoch} of "
+            f"{report.epochs_run}, validation accuracy {report.validation_accuracy:.3f}"
+        )
+        yield f"{report.seconds:.0f} s, {report.tokens_per_second:,.0f} tokens a second"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """What is judged, against what, and where the report goes."""
+
+    records: Path
+    """Folder that `prottune ingest` made."""
+    model: Path
+    """Folder that `prottune train` made."""
+    report: Path
+    """Folder to make."""
+    champion: str = "none"
+    """none, registry (the model that serves now), or a model's folder or s3:// address."""
+    settings: EvaluateConfig
+
+    def run(self) -> Iterator[str]:
+        from prottune.evaluation.stage import evaluate
+
+        with step("evaluate", self.settings) as tracker, _champion(self.champion) as (champion, version):
+            judged = evaluate(self.records, self.model, self.report, self.settings, champion, version)
+            tracker.numbers(numbers(judged.metrics, "evaluate"))
+        yield from _scores(judged)
+        yield f"report: {self.report / 'report.html'}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Register:
+    """What is registered."""
+
+    model: Path
+    """Folder that `prottune train` made."""
+    uri: str
+    """Where that folder lies for good: a path or an s3:// address."""
+    report: Path
+    """Folder that `prottune evaluate` made about this model."""
+
+    def run(self) -> Iterator[str]:
+        from prottune.registration import register
+
+        with step("register") as tracker:
+            entry = register(self.model, self.uri, self.report, tracker.run_id)
+        again = "" if entry.created else " (it was registered already)"
+        yield f"version {entry.version} is the challenger{again}; it lies at {entry.uri}"
+        yield f"next: prottune deploy --model {entry.uri}, then prottune promote --version {entry.version}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deploy:
+    """What is deployed."""
+
+    model: str
+    """Folder or s3:// address of a model."""
+    model_version: str = "by-hand"
+    """Version that the endpoint gives with its answers."""
+    settings: DeployConfig
+
+    def run(self) -> Iterator[str]:
+        from prottune.deployment.stage import deploy
+
+        with step("deploy", self.settings) as tracker:
+            report = deploy(self.model, self.settings, self.model_version)
+            tracker.numbers(numbers(report, "deploy"))
+        yield (
+            f"{report.url} was ready after {report.seconds_to_ready:.1f} s and gave all {report.num_golden} "
+            f"golden answers, the largest difference {report.largest_difference:.2g}"
+        )
+        if not report.still_running:
+            yield f"it was stopped again; to keep one: prottune serve --model {self.model}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promote:
+    """What is promoted."""
+
+    version: str
+    """Registered version that becomes champion."""
+    compared_with: str = ""
+    """Version of the champion that it was compared with; empty if there was none. If another one is champion
+    by now, nothing changes."""
+
+    def run(self) -> Iterator[str]:
+        from prottune.registration import promote
+
+        outcome = promote(self.version, self.compared_with)
+        if not outcome.promoted:
+            raise ConfigError(f"version {self.version} was not promoted: {outcome.reason}")
+        yield f"version {outcome.champion} is the champion: {outcome.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollback:
+    """Nothing to set."""
+
+    def run(self) -> Iterator[str]:
+        from prottune.registration import rollback
+
+        outcome = rollback()
+        yield f"version {outcome.champion} is the champion again: {outcome.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """What is served."""
+
+    model: str
+    """Folder or s3:// address of a model."""
+    model_version: str = "by-hand"
+    """Version that goes with every answer."""
+    settings: ServeConfig
+
+    def run(self) -> Iterator[str]:
+        from prottune.serving.server import serve
+
+        with _fetched(self.model) as folder:
+            serve(folder, self.settings, self.model_version)
+        yield "stopped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """What is labelled, by which model, and where the table goes."""
+
+    model: str
+    """Folder or s3:// address of a model."""
+    source: str
+    """FASTA file of any size; .gz is unpacked."""
+    output: Path
+    """Table to write: .csv or .parquet."""
+    settings: PredictConfig
+
+    def run(self) -> Iterator[str]:
+        from prottune.prediction import predict
+
+        with _fetched(self.model) as folder, step("predict", self.settings) as tracker:
+            report = predict(folder, self.source, self.output, self.settings)
+            tracker.numbers(numbers(report, "predict"))
+        figures = ", ".join(f"{name.replace('_', ' ')} {value:,g}" for name, value in numbers(report).items())
+        yield f"{self.output}: {figures}"
+
+
+COMMANDS: dict[str, type[Command]] = {
+    "sample": Sample,
+    "ingest": Ingest,
+    "tokenize": Tokenize,
+    "train": Train,
+    "evaluate": Evaluate,
+    "register": Register,
+    "deploy": Deploy,
+    "promote": Promote,
+    "rollback": Rollback,
+    "serve": Serve,
+    "predict": Predict,
+}
+
+
+@contextmanager
+def _fetched(uri: str) -> Iterator[Path]:
+    """Yield the folder behind a path or an address."""
+    from prottune.storage import fetch_folder
+
+    with tempfile.TemporaryDirectory(prefix="prottune-model-") as scratch:
+        yield fetch_folder(uri, Path(scratch) / "model")
+
+
+@contextmanager
+def _champion(where: str) -> Iterator[tuple[Path | None, str]]:
+    """Yield the folder and version that `--champion` means."""
+    from prottune.registration import champion_folder
+
+    if where == "none":
+        yield None, ""
+    elif where == "registry":
+        with champion_folder() as found:
+            yield found
+    else:
+        with _fetched(where) as folder:
+            yield folder, ""
+
+
+def _scores(report: EvaluateReport) -> Iterator[str]:
+    metrics = report.metrics
+    floor = metrics["baseline"]
+    yield f"{report.decision}: {'; '.join(report.reasons)}"
+    yield (
+        f"official test: accuracy {metrics['accuracy']:.3f} (floor {floor['accuracy']:.3f}), "
+        f"macro F1 {metrics['macro_f1']:.3f} (floor {floor['macro_f1']:.3f}), MCC {metrics['mcc']:.3f}"
+    )

@@ -1,0 +1,216 @@
+"""The page that shows what evaluation found: headline, decision, pictures, mistakes and provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prottune.evaluation.findings import Findings
+from prottune.evaluation.metrics import LENGTH_BINS, NUM_CALIBRATION_BINS
+from prottune.records import Split
+from prottune.reports import bars, heat_map, lines, paragraph, table, write_page
+
+_FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "mcc": "MCC", "ece": "calibration error"}
+_NUM_MISTAKES = 10
+_FLOOR = "floor"
+
+
+def write_evaluation_page(path: Path, findings: Findings) -> None:
+    """Write `report.html`; sections whose figures could not be computed are left out."""
+    sections = [
+        ("Decision", _decision(findings)),
+        ("Scores on the official test", _scores(findings)),
+        ("Scores on the gate split", _gate_scores(findings)),
+    ]
+    if "confusion" in findings.metrics[Split.TEST]:
+        sections += [
+            ("What is taken for what", _confusion(findings)),
+            ("Each location", _per_class(findings)),
+            ("Short and long proteins", _by_length(findings)),
+            ("Do the probabilities mean what they say?", _reliability(findings)),
+            ("Most confident mistakes", _mistakes(findings)),
+        ]
+    sections.append(("Where this comes from", _provenance(findings)))
+    write_page(path, "Evaluation of a protein location model", _summary(findings), sections)
+
+
+def _summary(findings: Findings) -> str:
+    test, verdict = findings.metrics[Split.TEST], findings.decision.decision
+    ending = "It may be promoted." if verdict == "promote" else "It is held: see the reasons below."
+    if "accuracy" not in test:
+        return f"The model's answers on the official test are not all finite numbers. {ending}"
+    low, high = test["intervals"]["accuracy"]
+    floor = test["baseline"].get("accuracy", 0.0)
+    return (
+        f"The model names the right location for {test['accuracy']:.1%} of {test['num_proteins']:,} official "
+        f"test proteins (95 % interval {low:.1%} to {high:.1%}). The floor, which only counts residues, "
+        f"reaches {floor:.1%}. {ending}"
+    )
+
+
+def _decision(findings: Findings) -> str:
+    words = {"promote": "Promote.", "hold": "Hold."}[findings.decision.decision]
+    reasons = [(number, reason) for number, reason in enumerate(findings.decision.reasons, start=1)]
+    rule = (
+        "The gate split decides (training proteins set aside by homology cluster), never the official test."
+    )
+    return paragraph(f"{words} {rule}") + table(["", "reason"], reasons)
+
+
+def _scores(findings: Findings) -> str:
+    test, floor = findings.metrics[Split.TEST], findings.floor[Split.TEST]
+    rows = [
+        [name, test.get(key), _interval(test, key), floor.get(key), _interval(floor, key)]
+        for key, name in _FIGURES.items()
+    ]
+    known = test["num_known"]
+    words = (
+        f"{known:,} of {test['num_proteins']:,} test proteins were in the model's own training, by base "
+        "accession or sequence."
+    )
+    if known:
+        words += " These scores flatter it."
+    note = (
+        "Macro F1 is the plain mean over the locations that occur. Intervals are 95 %, from resampled "
+        "proteins. The floor is logistic regression on composition, residue pairs and both ends."
+    )
+    columns = ["", "model", "95 % interval", _FLOOR, "95 % interval"]
+    return table(columns, rows) + paragraph(words) + paragraph(note)
+
+
+def _gate_scores(findings: Findings) -> str:
+    gate, floor, comparison = findings.metrics[Split.GATE], findings.floor[Split.GATE], findings.comparison
+    columns = ["", "model", "95 % interval", _FLOOR]
+    rows = [[name, gate.get(key), _interval(gate, key), floor.get(key)] for key, name in _FIGURES.items()]
+    words = f"{gate['num_proteins']:,} proteins."
+    if comparison is None:
+        words += " There is no champion to compare with."
+    elif comparison.obstacle:
+        words += f" The champion cannot be compared: {comparison.obstacle}."
+    else:
+        columns += ["model, compared", "champion"]
+        ours, theirs = comparison.candidate.to_json(), comparison.champion.to_json()
+        for row, key in zip(rows, _FIGURES, strict=True):
+            row += [ours.get(key), theirs.get(key)]
+        words += (
+            f" The last two columns are on the {comparison.champion.num_proteins:,} of them that champion "
+            f"{comparison.version or '(a folder)'} was not trained on."
+        )
+    return table(columns, rows) + paragraph(words)
+
+
+def _confusion(findings: Findings) -> str:
+    chart = heat_map(
+        findings.metrics[Split.TEST]["confusion"],
+        findings.exam.locations,
+        x_label="location that the model answers",
+        y_label="true location",
+        title="Official test: number of proteins",
+    )
+    return chart + paragraph("A cell is as strong as its share of its row; the diagonal is right.")
+
+
+def _per_class(findings: Findings) -> str:
+    scores, floor = findings.metrics[Split.TEST]["per_class"], findings.floor[Split.TEST].get("per_class", {})
+    names = [name for name in findings.exam.locations if scores[name]["support"]]
+    chart = bars(
+        names,
+        [scores[name]["f1"] for name in names],
+        x_label="F1 on the official test, with 95 % interval",
+        title="F1 of each location",
+        intervals=[tuple(scores[name]["f1_interval"]) for name in names],
+        marks={_FLOOR: [floor.get(name, {}).get("f1") for name in names]},
+    )
+    rows = [
+        [
+            name,
+            scores[name]["support"],
+            scores[name].get("precision"),
+            scores[name]["recall"],
+            scores[name]["f1"],
+            _range(scores[name]["f1_interval"]),
+            floor.get(name, {}).get("f1"),
+        ]
+        for name in names
+    ]
+    columns = ["location", "proteins", "precision", "recall", "F1", "95 % interval", "floor's F1"]
+    return chart + table(columns, rows)
+
+
+def _by_length(findings: Findings) -> str:
+    scores, floor = findings.metrics[Split.TEST]["by_length"], findings.floor[Split.TEST].get("by_length", {})
+    keys = [key for key, _ in LENGTH_BINS if key in scores]
+    return bars(
+        [f"{key.replace('_', ' ')} ({scores[key]['num_proteins']:,})" for key in keys],
+        [scores[key]["accuracy"] for key in keys],
+        x_label="accuracy on the official test",
+        title="Accuracy by number of residues (number of proteins)",
+        marks={_FLOOR: [floor.get(key, {}).get("accuracy") for key in keys]},
+    )
+
+
+def _reliability(findings: Findings) -> str:
+    series = {}
+    for name, scores in (("model", findings.metrics[Split.TEST]), (_FLOOR, findings.floor[Split.TEST])):
+        points = scores.get("reliability", [])
+        series[name] = (
+            [point["confidence"] for point in points],
+            [point["accuracy"] for point in points],
+        )
+    chart = lines(
+        series,
+        x_label=f"mean probability of the answer, in up to {NUM_CALIBRATION_BINS} bins",
+        y_label="share that is right",
+        title="Official test: reliability",
+        diagonal=True,
+    )
+    return chart + paragraph("On the dotted line, answers given with 80 % are right 80 times in 100.")
+
+
+def _mistakes(findings: Findings) -> str:
+    wrong = [
+        (answer.probability, protein.accession, protein.location, answer.location, protein.num_residues)
+        for protein, answer in zip(findings.exam.scored, findings.answers, strict=True)
+        if protein.split is Split.TEST and answer.location != protein.location
+    ]
+    wrong.sort(key=lambda row: (-row[0], row[1]))
+    rows = [
+        [accession, true, answered, probability, num_residues]
+        for probability, accession, true, answered, num_residues in wrong[:_NUM_MISTAKES]
+    ]
+    if not rows:
+        return paragraph("There is none.")
+    return table(["protein", "true location", "answered", "probability", "residues"], rows)
+
+
+def _provenance(findings: Findings) -> str:
+    records, model = findings.manifests["records"], findings.manifests["model"]
+    described = model.settings | {
+        name: value for name, value in findings.description.items() if isinstance(value, (str, int, float))
+    }
+    rows: list[tuple[str, object]] = [
+        ("records, digest", records.digest),
+        ("label set", f"{records.facts['label_set']}: {', '.join(findings.exam.locations)}"),
+        ("model, digest", model.digest),
+        *((f"model, {name.replace('_', ' ')}", value) for name, value in sorted(described.items())),
+        *((f"made from {name}", value) for name, value in sorted(model.inputs.items())),
+    ]
+    if "champion" in findings.manifests:
+        rows.append(("champion, digest", findings.manifests["champion"].digest))
+    rows += [(f"{name}, version", value) for name, value in sorted(model.versions.items())]
+    return table(["", ""], [(name, _plain(value)) for name, value in rows])
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _interval(scores: Mapping[str, Any], key: str) -> str:
+    interval = scores.get("intervals", {}).get(key)
+    return _range(interval) if interval else ""
+
+
+def _range(interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"{low:.3f} to {high:.3f}"

@@ -1,0 +1,106 @@
+"""The encoder that training starts from: a Hub name, a folder, an s3:// prefix or a preset -> a LocationModel."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transformers import BertConfig
+
+from prottune.artifacts import file_sha256
+from prottune.errors import ArtifactError, ConfigError
+from prottune.model.classifier import BaseFacts, LocationModel, new_config
+from prottune.model.fetching import local_folder
+from prottune.model.presets import PRESETS, preset_config
+from prottune.model.published import check_vocabulary, encoder_weights, read_config, weight_files
+
+CONTAMINATED = ("prot_bert_bfd_localization",)
+"""Published models that were trained on DeepLoc's own labels. Source: notes in the AWS sample's issue 1."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A checked base model on this machine: what it is, and the folder of its weights (none for a preset)."""
+
+    facts: BaseFacts
+    folder: Path | None
+
+
+def load_base(
+    base_model: str, revision: str, head: str, labels: Sequence[str], head_dropout: float
+) -> LocationModel:
+    """Get a base model and put a new head for these locations onto it; `.base` says what it was.
+
+    Raises: ConfigError for a name that means nothing, another vocabulary or a contaminated base;
+        ArtifactError for weights that are missing, misshapen or more than weights; StorageError when the
+        Hub or the object store fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="prottune-base-") as scratch:
+        return build_model(find_base(base_model, revision, Path(scratch)), head, labels, head_dropout)
+
+
+def find_base(base_model: str, revision: str, scratch: Path) -> Base:
+    """Bring a base model to this machine and check all but its weights; `scratch` outlives the result's use.
+
+    Several processes that train together find the base once and each build from it.
+    """
+    if base_model in PRESETS:
+        settings = json.dumps(PRESETS[base_model], sort_keys=True).encode()
+        return Base(BaseFacts(base_model, "", hashlib.sha256(settings).hexdigest()), None)
+    _refuse_contaminated(base_model)
+    folder, found_revision = local_folder(base_model, revision, scratch)
+    _refuse_contaminated(str(read_config(folder).get("_name_or_path", "")))
+    check_vocabulary(folder)
+    return Base(BaseFacts(base_model, found_revision, _digest(folder)), folder)
+
+
+def build_model(base: Base, head: str, labels: Sequence[str], head_dropout: float) -> LocationModel:
+    """Make the model: the base's encoder under a head that starts from torch's random state."""
+    if base.folder is None:
+        config = preset_config(base.facts.name)
+        model = LocationModel(new_config(config, head, labels, head_dropout))
+    else:
+        config = BertConfig(**read_config(base.folder))
+        model = LocationModel(new_config(config, head, labels, head_dropout))
+        _put_weights(model, base.folder)
+    model.base = replace(base.facts)
+    return model
+
+
+def _put_weights(model: LocationModel, folder: Path) -> None:
+    weights = encoder_weights(folder)
+    wanted = {f"bert.{name}": tensor for name, tensor in model.bert.state_dict().items()}
+    if model.config.head == "cls":
+        pooler = {f"bert.pooler.{name}": name for name in model.head.state_dict()}
+        if pooler.keys() <= weights.keys():  # bases published without a pooler start with a new one
+            model.head.load_state_dict({name: weights[key] for key, name in pooler.items()})
+    if missing := sorted(wanted.keys() - weights.keys()):
+        raise ArtifactError(
+            f"{folder}: {len(missing)} encoder weights are missing, for example {', '.join(missing[:5])}"
+        )
+    for name, tensor in wanted.items():
+        if weights[name].shape != tensor.shape:
+            raise ArtifactError(
+                f"{folder}: {name} has shape {tuple(weights[name].shape)}, config.json says {tuple(tensor.shape)}"
+            )
+    model.bert.load_state_dict({name.removeprefix("bert."): weights[name] for name in wanted})
+
+
+def _refuse_contaminated(name: str) -> None:
+    for contaminated in CONTAMINATED:
+        if contaminated in name.lower():
+            raise ConfigError(
+                f"base_model={name!r} was already fine-tuned on DeepLoc's labels, so every score on DeepLoc "
+                "would be flattered; take Rostlab/prot_bert or Rostlab/prot_bert_bfd"
+            )
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 over the hashes of config and weights: the identity of what training started from."""
+    files = [folder / "config.json", *weight_files(folder)]
+    lines = "".join(f"{path.name} {file_sha256(path)}\n" for path in files)
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,116 @@
+"""The model: an encoder, a head that pools, and one linear layer whose outputs are the locations' logits.
+
+Shapes: B proteins, T tokens, D width of the encoder, C locations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel, PreTrainedModel
+
+from prottune.alphabet import NUM_SPECIAL_TOKENS
+from prottune.errors import DataError
+from prottune.model.heads import HEADS
+from prottune.model.packed import PACKED_ATTENTION, PackedBatch
+
+MAX_TRAINED_POSITIONS = 8192
+"""Position tables with more rows are frozen: ProtBERT's 40,000 rows are a tenth of its parameters, a batch
+touches few of them, and their dense gradient would be exchanged, stored and decayed at every step."""
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """What training started from."""
+
+    name: str
+    revision: str
+    """Commit of a Hub name; empty for folders, prefixes and presets."""
+    digest: str
+    """SHA-256 over config and weights (of a preset: over its settings)."""
+
+
+class LocationConfig(BertConfig):  # type: ignore[misc]
+    """BERT's settings and the name of our head."""
+
+    model_type = "prottune"
+
+    head: str = "attention"
+    head_dropout: float | int = 0.1
+
+
+class LocationModel(PreTrainedModel):  # type: ignore[misc]
+    """Answers in which part of the cell a protein lives: one logit a location, linear to the end."""
+
+    config_class = LocationConfig
+    base_model_prefix = "bert"
+    _supports_attention_backend = True
+    supports_gradient_checkpointing = True
+
+    base: BaseFacts | None = None
+    """What training started from; None for a model that was loaded from a folder."""
+
+    def __init__(self, config: LocationConfig) -> None:
+        config._attn_implementation = PACKED_ATTENTION
+        super().__init__(config)
+        self.bert = BertModel(config, add_pooling_layer=False)
+        self.head = HEADS[config.head](config.hidden_size, config.head_dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+        if config.max_position_embeddings > MAX_TRAINED_POSITIONS:
+            self.bert.embeddings.position_embeddings.requires_grad_(False)
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Return fp32 logits [B, C].
+
+        Raises: DataError if a protein has more tokens than the model has positions.
+        """
+        if batch.max_tokens > self.config.max_position_embeddings:
+            raise DataError(
+                f"a protein of {batch.max_tokens - NUM_SPECIAL_TOKENS} residues: this model reads at most "
+                f"{self.max_residues}; cut longer ones (--max-residues {self.max_residues})"
+            )
+        hidden_TD = self.bert(
+            input_ids=batch.input_ids_1T, position_ids=batch.position_ids_1T, batch=batch
+        ).last_hidden_state[0]
+        features_BD = self.head(hidden_TD, batch)
+        with torch.autocast(features_BD.device.type, enabled=False):
+            logits_BC: Tensor = self.classifier(features_BD.float())
+        return logits_BC
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The locations, in the order of the logits."""
+        return tuple(self.config.id2label[index] for index in range(self.config.num_labels))
+
+    @property
+    def max_residues(self) -> int:
+        """Residues of the longest protein that the position table has room for."""
+        return int(self.config.max_position_embeddings) - NUM_SPECIAL_TOKENS
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """The pretrained part, embeddings included."""
+        return self.bert.parameters()  # type: ignore[no-any-return]
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """What always starts from scratch: the pooling head and the last layer."""
+        yield from self.head.parameters()
+        yield from self.classifier.parameters()
+
+
+def new_config(encoder: BertConfig, head: str, labels: Sequence[str], head_dropout: float) -> LocationConfig:
+    """Settings of a model that puts a head for these locations onto an encoder."""
+    settings = encoder.to_dict()
+    for name in ("model_type", "architectures", "id2label", "label2id", "num_labels", "problem_type", "transformers_version", "_name_or_path"):
+        settings.pop(name, None)
+    return LocationConfig(
+        **settings,
+        head=head,
+        head_dropout=head_dropout,
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+        problem_type="single_label_classification",
+    )

@@ -1,0 +1,152 @@
+"""A model as a folder: what training writes and every reader loads, with no code and no pickle inside."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+from transformers import BertConfig
+
+from prottune.alphabet import ALPHABET_SHA256
+from prottune.artifacts import read_manifest
+from prottune.errors import ArtifactError
+from prottune.model.classifier import LocationConfig, LocationModel
+from prottune.model.tokenizer import save_tokenizer
+
+DESCRIPTION_FILE = "prottune.json"
+WEIGHTS_FILE = "model.safetensors"
+HEADS_FILE = "heads.safetensors"
+CONFIG_FILE = "config.json"
+
+_STOCK_NAMES = {"head.dense.": "bert.pooler.dense."}
+"""Our names -> those of transformers' BertForSequenceClassification, in the weights of a `cls` folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    """What must travel with the weights; the content of prottune.json."""
+
+    label_set: str
+    labels: tuple[str, ...]
+    """Locations in the order of the logits."""
+    head: str
+    max_residues: int
+    """Longer proteins are cut to this many residues; 0 keeps them whole."""
+    cut: str
+    alphabet_sha256: str
+    dataset_digest: str
+    base_model: str
+    base_digest: str
+    base_revision: str = ""
+    temperature: float = 1.0
+    """Already folded into the last layer; recorded for people."""
+    confident_above: float = 1.0
+    """Answers with at least this probability were right in 9 of 10 validation proteins; 1 means none was."""
+    energy_below: float = float("inf")
+    """99 % of the validation proteins have less energy (-logsumexp of the logits); more is unlike training."""
+    versions: dict[str, str]
+
+
+def save_model(model: LocationModel, folder: Path, description: ModelDescription) -> None:
+    """Write config, weights, tokenizer and description into a folder in the making.
+
+    A `cls` model becomes a stock BertForSequenceClassification; other heads go to `heads.safetensors`.
+    """
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if model.config.head == "cls":
+        _save_weights({_stock_name(name): tensor for name, tensor in weights.items()}, folder / WEIGHTS_FILE)
+    else:
+        encoder = {name: tensor for name, tensor in weights.items() if name.startswith("bert.")}
+        heads = {name: tensor for name, tensor in weights.items() if name not in encoder}
+        _save_weights(encoder, folder / WEIGHTS_FILE)
+        _save_weights(heads, folder / HEADS_FILE)
+    _write(folder / CONFIG_FILE, _config(model))
+    save_tokenizer(folder, model.config.max_position_embeddings)
+    _write(folder / DESCRIPTION_FILE, asdict(description))
+
+
+def load_model(
+    folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> tuple[LocationModel, ModelDescription]:
+    """Check a finished model folder byte by byte and load it, ready to answer.
+
+    The last layer stays in fp32 whatever `dtype` is.
+
+    Raises: ArtifactError if the folder is damaged, was made by another stage, or speaks another alphabet.
+    """
+    read_manifest(folder, "train")
+    description = _read_description(folder / DESCRIPTION_FILE)
+    if description.alphabet_sha256 != ALPHABET_SHA256:
+        raise ArtifactError(
+            f"{folder}: made with alphabet {description.alphabet_sha256[:12]}, this prottune has "
+            f"{ALPHABET_SHA256[:12]}; its ids would mean other residues"
+        )
+    settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    settings.pop("model_type")
+    config = LocationConfig(**{**settings, "head": description.head})
+    if tuple(config.id2label[index] for index in range(config.num_labels)) != description.labels:
+        raise ArtifactError(f"{folder}: {CONFIG_FILE} and {DESCRIPTION_FILE} name other locations")
+    model = LocationModel(config)
+    model.load_state_dict(_read_weights(folder, description.head))
+    model.to(device=device, dtype=dtype).classifier.float()
+    return model.eval().requires_grad_(False), description
+
+
+def _config(model: LocationModel) -> dict[str, Any]:
+    settings = model.config.to_dict()
+    settings.pop("_name_or_path", None)
+    if model.config.head != "cls":
+        return {**settings, "architectures": ["LocationModel"]}
+    for ours in ("head", "head_dropout", "model_type"):
+        settings.pop(ours)
+    stock = BertConfig(**{**settings, "classifier_dropout": model.config.head_dropout})
+    return {**stock.to_dict(), "architectures": ["BertForSequenceClassification"]}
+
+
+def _stock_name(name: str) -> str:
+    for ours, stock in _STOCK_NAMES.items():
+        if name.startswith(ours):
+            return stock + name.removeprefix(ours)
+    return name
+
+
+def _our_name(name: str) -> str:
+    for ours, stock in _STOCK_NAMES.items():
+        if name.startswith(stock):
+            return ours + name.removeprefix(stock)
+    return name
+
+
+def _save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    safetensors.torch.save_file(weights, path, metadata={"format": "pt"})
+
+
+def _read_weights(folder: Path, head: str) -> dict[str, Tensor]:
+    files = (WEIGHTS_FILE,) if head == "cls" else (WEIGHTS_FILE, HEADS_FILE)
+    weights = {}
+    for name in files:
+        weights.update(safetensors.torch.load_file(folder / name))
+    return {_our_name(name): tensor for name, tensor in weights.items()}
+
+
+def _read_description(path: Path) -> ModelDescription:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: missing; this is not a model that prottune trained") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not JSON ({error})") from error
+    expected = {field.name for field in fields(ModelDescription)}
+    if not isinstance(content, dict) or set(content) != expected:
+        found = sorted(content) if isinstance(content, dict) else type(content).__name__
+        raise ArtifactError(f"{path}: fields {found}, expected {sorted(expected)}")
+    return ModelDescription(**{**content, "labels": tuple(content["labels"])})
+
+
+def _write(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")

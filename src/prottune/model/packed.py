@@ -1,0 +1,145 @@
+"""Proteins side by side in one row without padding, and the attention that keeps them apart.
+
+Shapes: B proteins, T tokens of all proteins, R residues of all proteins, H attention heads, K width of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own spelling
+from torch import Tensor
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+from prottune.alphabet import NUM_SPECIAL_TOKENS
+
+PACKED_ATTENTION = "prottune_packed"
+"""Name under which transformers' models find the attention of this module."""
+
+MAX_PRODUCTS_TOKENS = 1024
+"""Longest protein whose attention weights are kept in memory while training on a CPU in bf16."""
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Several proteins in one row; every position, boundary and length is known on the host as well."""
+
+    input_ids_1T: Tensor
+    """int64, each protein with its [CLS] and [SEP]."""
+    position_ids_1T: Tensor
+    """int64, counted from 0 anew in each protein."""
+    residue_index_R: Tensor
+    """int64, where in the row the residues are: all tokens but [CLS] and [SEP]."""
+    boundaries: Tensor
+    """int32 [B + 1]: protein i is `input_ids_1T[0, boundaries[i]:boundaries[i + 1]]`."""
+    num_tokens_each: tuple[int, ...]
+    """Host copy of the B lengths in tokens, so that no kernel waits for the device to tell them."""
+
+    @classmethod
+    def from_ids(cls, ids: Sequence[npt.NDArray[Any]]) -> PackedBatch:
+        """Lay proteins side by side; each array holds one protein's ids, [CLS] and [SEP] included."""
+        lengths = np.fromiter((len(protein) for protein in ids), np.int64, len(ids))
+        assert len(ids) > 0, "a batch holds at least one protein"
+        assert lengths.min() > NUM_SPECIAL_TOKENS, "a protein has at least one residue"
+        boundaries = np.concatenate(([0], np.cumsum(lengths)))
+        is_residue_T = np.ones(boundaries[-1], bool)
+        is_residue_T[boundaries[:-1]] = is_residue_T[boundaries[1:] - 1] = False
+        positions_T = np.arange(boundaries[-1]) - np.repeat(boundaries[:-1], lengths)
+        return cls(
+            input_ids_1T=torch.from_numpy(np.concatenate(ids).astype(np.int64))[None],
+            position_ids_1T=torch.from_numpy(positions_T)[None],
+            residue_index_R=torch.from_numpy(np.flatnonzero(is_residue_T)),
+            boundaries=torch.from_numpy(boundaries.astype(np.int32)),
+            num_tokens_each=tuple(lengths.tolist()),
+        )
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        """The same batch on another device."""
+        tensors = ("input_ids_1T", "position_ids_1T", "residue_index_R", "boundaries")
+        return replace(
+            self, **{name: getattr(self, name).to(device, non_blocking=True) for name in tensors}
+        )
+
+    @property
+    def num_proteins(self) -> int:
+        return len(self.num_tokens_each)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.input_ids_1T.shape[1]
+
+    @property
+    def num_residues_each(self) -> tuple[int, ...]:
+        return tuple(length - NUM_SPECIAL_TOKENS for length in self.num_tokens_each)
+
+    @property
+    def max_tokens(self) -> int:
+        """Length of the longest protein, [CLS] and [SEP] included."""
+        return max(self.num_tokens_each)
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query_1HTK: Tensor,
+    key_1HTK: Tensor,
+    value_1HTK: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    batch: PackedBatch,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: object,
+) -> tuple[Tensor, None]:
+    """Let each residue look at its own protein only; returns [1, T, H, K] and no weights.
+
+    On a GPU in 16 bits: flash attention over the boundaries, which has neither dropout nor another scale
+    than 1/sqrt(K) (BERT's). Elsewhere: one call of scaled dot-product attention a protein.
+    """
+    if query_1HTK.is_cuda and query_1HTK.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
+        return _varlen_attention(query_1HTK, key_1HTK, value_1HTK, batch), None
+    # `split`, not slices: the gradient of a split is one concatenation, that of n slices n full-size rows.
+    parts = (t.split(batch.num_tokens_each, dim=2) for t in (query_1HTK, key_1HTK, value_1HTK))
+    attend = _products_attention if _flash_backward_is_slow(query_1HTK, dropout) else F.scaled_dot_product_attention
+    attended = [
+        attend(query, key, value, dropout_p=dropout, scale=scaling).transpose(1, 2)
+        for query, key, value in zip(*parts, strict=True)
+    ]
+    return torch.cat(attended, dim=1), None
+
+
+def _flash_backward_is_slow(query: Tensor, dropout: float) -> bool:
+    """Torch's CPU flash attention goes backward in bf16 at a third of the speed of plain matrix products."""
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad and dropout == 0.0
+
+
+def _products_attention(
+    query: Tensor, key: Tensor, value: Tensor, dropout_p: float, scale: float | None
+) -> Tensor:
+    """Attention as two matrix products; long proteins take the flash way, which keeps no n x n weights."""
+    if query.shape[2] > MAX_PRODUCTS_TOKENS:
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_p, scale=scale)
+    factor = scale if scale is not None else query.shape[-1] ** -0.5
+    return ((query * factor) @ key.transpose(2, 3)).softmax(dim=-1) @ value
+
+
+def _varlen_attention(query_1HTK: Tensor, key_1HTK: Tensor, value_1HTK: Tensor, batch: PackedBatch) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    query, key, value = (t[0].transpose(0, 1).contiguous() for t in (query_1HTK, key_1HTK, value_1HTK))
+    longest = batch.max_tokens
+    attended: Tensor = varlen_attn(query, key, value, batch.boundaries, batch.boundaries, longest, longest)
+    return attended[None]
+
+
+def _no_mask(*_: object, **__: object) -> None:
+    """Padding-free rows need no mask: the boundaries say it all."""
+
+
+AttentionInterface.register(PACKED_ATTENTION, packed_attention)
+AttentionMaskInterface.register(PACKED_ATTENTION, _no_mask)

@@ -1,0 +1,121 @@
+"""The registered model `prottune` in MLflow, in the few words that registration needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from prottune.errors import TrackingError
+from prottune.mlflow_store import masked, mlflow_client, one_line, sqlite_file
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+MODEL_NAME = "prottune"
+"""Name of the registered model."""
+
+Alias = Literal["challenger", "champion", "previous"]
+
+_LOCK_SECONDS = 60.0
+
+
+class Registry:
+    """The registered model `prottune` in MLflow, in the few words that prottune needs."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._client = mlflow_client(uri)
+
+    def version(self, version: str) -> ModelVersion | None:
+        """One version; None if it does not exist."""
+        return self._find(lambda: self._client.get_model_version(MODEL_NAME, version))
+
+    def version_with_alias(self, alias: Alias) -> ModelVersion | None:
+        """The version that carries an alias; None if there is no such alias or no model yet."""
+        return self._find(lambda: self._client.get_model_version_by_alias(MODEL_NAME, alias))
+
+    def version_with_tags(self, tags: Mapping[str, str]) -> ModelVersion | None:
+        """The newest version that carries all these tags; None if none does."""
+        words = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
+        query = " and ".join([f"name = '{MODEL_NAME}'", *words])
+        with self._told():
+            return next(
+                iter(self._client.search_model_versions(query, order_by=["version_number DESC"])), None
+            )
+
+    def create_version(self, source: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
+        """Add a version, and the registered model itself if this is its first one."""
+        from mlflow.exceptions import MlflowException
+
+        with self._told():
+            try:
+                self._client.create_registered_model(MODEL_NAME)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            return self._client.create_model_version(MODEL_NAME, source, run_id or None, tags=dict(tags))
+
+    def set_alias(self, alias: Alias, version: str) -> None:
+        with self._told():
+            self._client.set_registered_model_alias(MODEL_NAME, alias, version)
+
+    def upload(self, model: Path, run_id: str) -> str:
+        """Copy a model folder to the server, as an artifact of a run; returns its URI there."""
+        with self._told():
+            self._client.log_artifacts(run_id, str(model), "model")
+            return f"{self._client.get_run(run_id).info.artifact_uri}/model"
+
+    def download(self, uri: str, target: Path) -> Path:
+        """Fetch a folder that `upload` has copied."""
+        from mlflow.artifacts import download_artifacts
+
+        with self._told():
+            return Path(download_artifacts(artifact_uri=uri, dst_path=str(target), tracking_uri=self.uri))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other promotion on this machine out.
+
+        Raises: TrackingError if another one holds the lock for a minute.
+        """
+        from filelock import FileLock, Timeout
+
+        database = sqlite_file(self.uri)
+        path = (database.absolute().parent if database else Path("runs").absolute()) / "promotion.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(path, timeout=_LOCK_SECONDS):
+                yield
+        except Timeout as error:
+            raise TrackingError(f"{path}: held by another promotion for {_LOCK_SECONDS:.0f} s") from error
+
+    def _find(self, get: Callable[[], ModelVersion]) -> ModelVersion | None:
+        """MLflow has two errors for what is not there: one for a missing model, one for a missing alias."""
+        from mlflow.exceptions import MlflowException
+
+        with self._told():
+            try:
+                return get()
+            except MlflowException as error:
+                missing_model = error.error_code == "RESOURCE_DOES_NOT_EXIST"
+                missing_alias = error.error_code == "INVALID_PARAMETER_VALUE" and "alias" in str(error)
+                if missing_model or missing_alias:
+                    return None
+                raise
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            raise TrackingError(f"model registry at {masked(self.uri)}: {one_line(error)}") from error
+
+
+def registry() -> Registry:
+    """The registry at MLFLOW_TRACKING_URI, or in `runs/mlflow.db`."""
+    return Registry(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///runs/mlflow.db")

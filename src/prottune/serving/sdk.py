@@ -1,0 +1,30 @@
+"""The parts of KServe's SDK that we use. Importing it parses `sys.argv`, so it is shown none."""
+
+import sys
+
+_ours, sys.argv = sys.argv, sys.argv[:1]
+try:
+    from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, ModelRepository
+    from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady
+    from kserve.protocol.dataplane import DataPlane
+    from kserve.protocol.rest.server import metrics_handler
+    from kserve.protocol.rest.v1_endpoints import V1Endpoints
+    from kserve.protocol.rest.v2_endpoints import V2Endpoints
+finally:
+    sys.argv = _ours
+
+__all__ = [
+    "DataPlane",
+    "InferInput",
+    "InferOutput",
+    "InferRequest",
+    "InferResponse",
+    "InvalidInput",
+    "Model",
+    "ModelNotFound",
+    "ModelNotReady",
+    "ModelRepository",
+    "V1Endpoints",
+    "V2Endpoints",
+    "metrics_handler",
+]

@@ -1,0 +1,288 @@
+"""Files and folders behind one small interface: local paths, file://, s3:// (minio client) and http(s)://.
+
+S3 is set by the environment: S3_ENDPOINT (host:port, or with http:// or https://), S3_ACCESS_KEY and
+S3_SECRET_KEY (or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), S3_SECURE (true or false; default true
+unless the endpoint says http://), S3_REGION. Keys are never printed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from prottune.artifacts import MANIFEST_FILE, Manifest, read_manifest
+from prottune.errors import ArtifactError, ConfigError, DataError, StorageError
+
+if TYPE_CHECKING:
+    from minio import Minio
+
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+MAX_DOWNLOAD_SECONDS = 3600
+"""One file that takes longer is given up, so a server that drips bytes cannot hold a run."""
+NUM_ATTEMPTS = 3
+MAX_MANIFEST_BYTES = 16 << 20
+MAX_FILE_BYTES = 64 << 30
+_PIECE_BYTES = 1 << 20
+
+T = TypeVar("T")
+
+
+def s3_uri(uri: str) -> str:
+    """Spell KFP's `minio://bucket/key` as `s3://bucket/key`; every other URI stays as it is."""
+    return f"s3://{uri.removeprefix('minio://')}" if uri.startswith("minio://") else uri
+
+
+def file_uri(path: Path) -> str:
+    """The file:// URI of a local path."""
+    return path.resolve().as_uri()
+
+
+def local_path(uri: str) -> Path | None:
+    """The path that a plain path or a file:// URI names; None for other schemes."""
+    if uri.startswith("file://"):
+        return Path(unquote(urlsplit(uri).path))
+    return None if "://" in uri else Path(uri)
+
+
+def fetch_file(uri: str, target: Path, max_bytes: int) -> Path:
+    """Bring one file here: a local one is returned where it lies, others are written to `target`.
+
+    Raises: ConfigError for a missing local file or an unknown scheme; DataError for a file above
+        `max_bytes`; StorageError when the place refuses or vanishes.
+    """
+    if (path := local_path(uri)) is not None:
+        if not path.is_file():
+            raise ConfigError(f"{uri}: no such file")
+        if path.stat().st_size > max_bytes:
+            raise _too_large(uri, max_bytes)
+        return path
+    if uri.startswith(("http://", "https://")):
+        _retried(uri, lambda: _write(_http_pieces(uri), target, uri, max_bytes))
+        return target
+    bucket, key = _bucket_and_key(uri)
+    _retried(uri, lambda: _write(_s3_pieces(bucket, key), target, uri, max_bytes))
+    return target
+
+
+def fetch_folder(uri: str, target: Path) -> Path:
+    """Bring a folder here: a local one is returned where it lies, an s3:// prefix is written to `target`.
+
+    A prefix that holds a manifest is read by it: exactly its files, each checked by size and hash.
+
+    Raises: ConfigError for a missing local folder or a scheme without folders; ArtifactError if a file is
+        missing or damaged; StorageError when the store refuses, vanishes, or holds nothing there.
+    """
+    if (path := local_path(uri)) is not None:
+        if not path.is_dir():
+            raise ConfigError(f"{uri}: no such folder")
+        return path
+    names = list_files(uri)
+    if not names:
+        raise StorageError(f"{uri}: nothing is there; expected a folder's files under this prefix")
+    scratch = target.with_name(f"{target.name}.fetching")
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        if MANIFEST_FILE in names:
+            fetch_file(_below(uri, MANIFEST_FILE), scratch / MANIFEST_FILE, MAX_MANIFEST_BYTES)
+            _fetch_listed(uri, scratch)
+        else:
+            for name in names:
+                fetch_file(_below(uri, name), scratch / _safe(name, uri), MAX_FILE_BYTES)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch.rename(target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return target
+
+
+def upload_folder(folder: Path, uri: str) -> None:
+    """Copy a finished folder to a local path or an s3:// prefix; its manifest goes last.
+
+    Raises: ArtifactError if the folder is not whole; ConfigError for a scheme that cannot be written or a
+        local place that exists; StorageError when the store refuses or vanishes.
+    """
+    read_manifest(folder)
+    if (path := local_path(uri)) is not None:
+        _copy_folder(folder, path)
+        return
+    bucket, prefix = _bucket_and_key(uri)
+    client = _client()
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in sorted(paths, key=lambda path: path.name == MANIFEST_FILE and path.parent == folder):
+        key = "/".join(filter(None, [prefix.rstrip("/"), path.relative_to(folder).as_posix()]))
+        with _s3_errors(f"s3://{bucket}/{key}"):
+            client.fput_object(bucket, key, str(path))
+
+
+def list_files(uri: str) -> list[str]:
+    """Names of all files below a local folder or an s3:// prefix, relative to it, sorted.
+
+    Raises: ConfigError for a missing local folder or a scheme without folders; StorageError when the
+        store refuses or vanishes.
+    """
+    if (path := local_path(uri)) is not None:
+        if not path.is_dir():
+            raise ConfigError(f"{uri}: no such folder")
+        return sorted(item.relative_to(path).as_posix() for item in path.rglob("*") if item.is_file())
+    bucket, key = _bucket_and_key(uri)
+    prefix = f"{key.rstrip('/')}/" if key.strip("/") else ""
+    with _s3_errors(uri):
+        found = _client().list_objects(bucket, prefix=prefix, recursive=True)
+        names = [str(item.object_name).removeprefix(prefix) for item in found]
+    return sorted(name for name in names if name and not name.endswith("/"))
+
+
+def _fetch_listed(uri: str, folder: Path) -> None:
+    manifest = _peek(folder / MANIFEST_FILE, uri)
+    for name, entry in manifest.files.items():
+        fetch_file(_below(uri, name), folder / _safe(name, uri), int(entry["bytes"]))
+    read_manifest(folder)
+
+
+def _peek(path: Path, uri: str) -> Manifest:
+    import json
+
+    try:
+        return Manifest(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(f"{uri}/{MANIFEST_FILE}: not a manifest ({error})") from error
+
+
+def _copy_folder(folder: Path, target: Path) -> None:
+    if target.exists():
+        raise ConfigError(
+            f"{target} exists already and a finished folder is never changed; name another place"
+        )
+    scratch = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(folder, scratch)
+    scratch.rename(target)
+
+
+def _below(uri: str, name: str) -> str:
+    return f"{uri.rstrip('/')}/{name}"
+
+
+def _safe(name: str, uri: str) -> str:
+    """A name from a store or manifest, refused when it would leave the folder it is written to."""
+    if name.startswith("/") or "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise ArtifactError(f"{uri}: the file name {name!r} leaves its folder; refused")
+    return name
+
+
+def _bucket_and_key(uri: str) -> tuple[str, str]:
+    spelled = s3_uri(uri)
+    if not spelled.startswith("s3://"):
+        raise ConfigError(
+            f"{uri}: unknown kind of address; expected a path, file://, s3:// or (files) http(s)://"
+        )
+    bucket, _, key = spelled.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise ConfigError(f"{uri}: no bucket; expected s3://bucket/key")
+    return bucket, key
+
+
+def _client() -> Minio:
+    """A client by the environment. Raises: ConfigError if the endpoint or a key is not set."""
+    import urllib3
+    from minio import Minio
+
+    endpoint = os.environ.get("S3_ENDPOINT", "")
+    access = os.environ.get("S3_ACCESS_KEY") or os.environ.get("AWS_ACCESS_KEY_ID")
+    secret = os.environ.get("S3_SECRET_KEY") or os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if not endpoint or not access or not secret:
+        raise ConfigError("s3:// needs S3_ENDPOINT, S3_ACCESS_KEY and S3_SECRET_KEY in the environment")
+    secure = os.environ.get("S3_SECURE", "false" if endpoint.startswith("http://") else "true")
+    if secure.lower() not in ("true", "false"):
+        raise ConfigError(f"S3_SECURE={secure!r}: expected true or false")
+    pool = urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+        retries=urllib3.Retry(
+            total=NUM_ATTEMPTS, backoff_factor=0.2, status_forcelist=[429, 500, 502, 503, 504]
+        ),
+    )
+    return Minio(
+        endpoint=endpoint.removeprefix("http://").removeprefix("https://").rstrip("/"),
+        access_key=access,
+        secret_key=secret,
+        secure=secure.lower() == "true",
+        region=os.environ.get("S3_REGION", "us-east-1"),
+        http_client=pool,
+    )
+
+
+@contextmanager
+def _s3_errors(uri: str) -> Iterator[None]:
+    import urllib3
+    from minio.error import MinioException
+
+    try:
+        yield
+    except (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        reason = getattr(error, "code", None) or str(error).splitlines()[0][:200]
+        raise StorageError(f"{uri}: {reason}") from error
+
+
+def _s3_pieces(bucket: str, key: str) -> Iterator[bytes]:
+    with _s3_errors(f"s3://{bucket}/{key}"):
+        answer = _client().get_object(bucket, key)
+        try:
+            yield from answer.stream(_PIECE_BYTES)
+        finally:
+            answer.close()
+            answer.release_conn()
+
+
+def _http_pieces(uri: str) -> Iterator[bytes]:
+    """The bytes as stored: no content encoding is asked for and none is undone."""
+    import httpx
+
+    timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+    try:
+        with httpx.stream(
+            "GET", uri, timeout=timeout, follow_redirects=True, headers={"Accept-Encoding": "identity"}
+        ) as answer:
+            if answer.status_code != httpx.codes.OK:
+                raise StorageError(f"{uri}: the server answered {answer.status_code}; expected 200")
+            yield from answer.iter_raw(_PIECE_BYTES)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise StorageError(f"{uri}: {type(error).__name__} ({str(error)[:200]})") from error
+
+
+def _write(pieces: Iterable[bytes], target: Path, uri: str, max_bytes: int) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + MAX_DOWNLOAD_SECONDS
+    scratch = target.with_name(f"{target.name}.part")
+    num_bytes = 0
+    with scratch.open("wb") as stream:
+        for piece in pieces:
+            num_bytes += len(piece)
+            if num_bytes > max_bytes:
+                raise _too_large(uri, max_bytes)
+            if time.monotonic() > deadline:
+                raise StorageError(f"{uri}: not here after {MAX_DOWNLOAD_SECONDS} seconds; given up")
+            stream.write(piece)
+    scratch.rename(target)
+
+
+def _too_large(uri: str, max_bytes: int) -> DataError:
+    return DataError(f"{uri}: more than {max_bytes:,} bytes; raise max_unpacked_megabytes if that is meant")
+
+
+def _retried(uri: str, attempt: Callable[[], T]) -> T:
+    for number in range(1, NUM_ATTEMPTS):
+        try:
+            return attempt()
+        except StorageError as error:
+            if any(word in str(error) for word in ("NoSuch", "AccessDenied", "answered 4", "SignatureDoes")):
+                raise
+            time.sleep(0.2 * 2**number)
+    return attempt()

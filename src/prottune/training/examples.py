@@ -1,0 +1,71 @@
+"""The proteins of one split as the training loop reads them, mapped from `tokens.arrow`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from prottune.errors import ArtifactError
+from prottune.records import TOKENS_FILE, Split, base_accession, read_tokens
+from prottune.training.batching import Integers
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N proteins: their token ids stay in the mapped file until they are read."""
+
+    rows_N: Integers
+    """Row of each protein in the table."""
+    labels_N: Integers
+    num_tokens_N: Integers
+    """Tokens of each protein, [CLS] and [SEP] included."""
+    _flat_ids: npt.NDArray[np.uint8]
+    _offsets: Integers
+
+    def __len__(self) -> int:
+        return len(self.rows_N)
+
+    def ids(self, proteins: Iterable[int]) -> list[npt.NDArray[np.uint8]]:
+        """Token ids of some proteins, counted within this split."""
+        rows = (int(self.rows_N[protein]) for protein in proteins)
+        return [self._flat_ids[self._offsets[row] : self._offsets[row + 1]] for row in rows]
+
+
+def read_examples(tokens: Path, split: Split, num_labels: int) -> Examples:
+    """Map one split of a checked token folder.
+
+    Raises: ArtifactError if the split has no protein, or a label that is none of the model's outputs.
+    """
+    table = read_tokens(tokens)
+    rows = np.flatnonzero(table["split"].to_numpy() == split.value)
+    if not len(rows):
+        raise ArtifactError(
+            f"{tokens / TOKENS_FILE}: no protein in split {split.value!r}, expected at least one; "
+            "ingest the data again with a share for it"
+        )
+    labels = table["label"].to_numpy()[rows].astype(np.int64)
+    if labels.min() < 0 or labels.max() >= num_labels:
+        wrong = int(rows[(labels < 0) | (labels >= num_labels)][0])
+        raise ArtifactError(
+            f"{tokens / TOKENS_FILE}, row {wrong}: label {table['label'][wrong]}, "
+            f"expected 0 to {num_labels - 1}"
+        )
+    ids = table["ids"].combine_chunks()
+    ids = ids.chunk(0) if isinstance(ids, pa.ChunkedArray) else ids
+    offsets = ids.offsets.to_numpy().astype(np.int64)
+    num_tokens = (offsets[1:] - offsets[:-1])[rows]
+    return Examples(rows, labels, num_tokens, ids.values.to_numpy(), offsets)
+
+
+def seen_proteins(tokens: Path) -> pa.Table:
+    """Name the proteins that weights or thresholds have seen: base accession and hash of the sequence."""
+    table = read_tokens(tokens)
+    seen = np.isin(table["split"].to_numpy().astype(str), [Split.TRAIN.value, Split.VALIDATION.value])
+    table = table.filter(pa.array(seen))
+    accessions = [base_accession(accession) for accession in table["accession"].to_pylist()]
+    return pa.table({"base_accession": accessions, "sequence_sha256": table["sequence_sha256"]})

@@ -1,0 +1,68 @@
+"""What rank 0 does after the last step: calibrate the best weights and write all that travels with them."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pyarrow.parquet
+import torch
+
+from prottune import __version__
+from prottune.alphabet import ALPHABET_SHA256
+from prottune.model.calibration import (
+    fit_confident_above,
+    fit_energy_below,
+    fit_temperature,
+    fold_temperature,
+)
+from prottune.model.classifier import LocationModel
+from prottune.model.folder import ModelDescription, save_model
+from prottune.model.golden import write_golden
+from prottune.model.inference import Predictor
+from prottune.training.examples import Examples, seen_proteins
+from prottune.training.job import Job
+from prottune.training.loop import Best
+
+TRAINING_PROTEINS_FILE = "training_proteins.parquet"
+
+
+def write_model(job: Job, model: LocationModel, best: Best, validation: Examples) -> ModelDescription:
+    """Write the model folder's files: calibrated best weights, golden answers, proteins seen."""
+    folder = Path(job.model)
+    description = _calibrate(job, model, best, validation)
+    save_model(model, folder, description)
+    write_golden(folder, Predictor(model, description))
+    pyarrow.parquet.write_table(
+        seen_proteins(Path(job.tokens)), folder / TRAINING_PROTEINS_FILE, compression="zstd"
+    )
+    return description
+
+
+def _calibrate(job: Job, model: LocationModel, best: Best, validation: Examples) -> ModelDescription:
+    """Put the best weights into the model, fold the temperature in, and describe the result."""
+    labels_N = torch.from_numpy(validation.labels_N)
+    temperature = fit_temperature(best.logits_NC, labels_N)
+    calibrated_NC = best.logits_NC / temperature
+    model.cpu().float().load_state_dict(best.weights)
+    fold_temperature(model, temperature)
+    return ModelDescription(
+        label_set=job.label_set,
+        labels=job.labels,
+        head=job.config.head,
+        max_residues=job.max_residues,
+        cut=job.cut,
+        alphabet_sha256=ALPHABET_SHA256,
+        dataset_digest=job.dataset_digest,
+        base_model=job.base.facts.name,
+        base_digest=job.base.facts.digest,
+        base_revision=job.base.facts.revision,
+        temperature=temperature,
+        confident_above=fit_confident_above(calibrated_NC, labels_N),
+        energy_below=fit_energy_below(calibrated_NC),
+        versions={
+            "prottune": __version__,
+            "torch": version("torch"),
+            "transformers": version("transformers"),
+        },
+    )

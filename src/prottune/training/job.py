@@ -1,0 +1,81 @@
+"""What the parent tells its ranks and what they answer: small JSON files in a private folder."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from prottune.errors import ProttuneError, error_named
+from prottune.training.settings import TrainConfig, TrainReport
+
+if TYPE_CHECKING:
+    from prottune.model.base import Base
+
+_JOB_FILE = "job.json"
+_REPORT_FILE = "report.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run, checked by the parent: what every rank of it needs to know."""
+
+    tokens: str
+    """A folder whose manifest was checked."""
+    model: str
+    """An unfinished folder, written by rank 0 alone."""
+    config: TrainConfig
+    base: Base
+    dataset_digest: str
+    label_set: str
+    labels: tuple[str, ...]
+    max_residues: int
+    cut: str
+
+    def write(self, folder: Path) -> None:
+        (folder / _JOB_FILE).write_text(json.dumps(asdict(self), default=str), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        from prottune.model.base import Base
+        from prottune.model.classifier import BaseFacts
+
+        content: dict[str, Any] = json.loads((folder / _JOB_FILE).read_text(encoding="utf-8"))
+        base = content["base"]
+        content["base"] = Base(BaseFacts(**base["facts"]), Path(base["folder"]) if base["folder"] else None)
+        content["config"] = TrainConfig(**content["config"])
+        content["labels"] = tuple(content["labels"])
+        return cls(**content)
+
+
+def write_report(report: TrainReport, folder: Path) -> None:
+    (folder / _REPORT_FILE).write_text(json.dumps(asdict(report)), encoding="utf-8")
+
+
+def read_report(folder: Path) -> TrainReport:
+    return TrainReport(**json.loads((folder / _REPORT_FILE).read_text(encoding="utf-8")))
+
+
+def write_failure(error: Exception, rank: int, folder: Path) -> None:
+    """Leave word of what ended a rank: our own errors by name, others with their traceback."""
+    content = {
+        "error": type(error).__name__ if isinstance(error, ProttuneError) else None,
+        "message": str(error),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    (folder / f"failure-{rank:06d}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def read_failure(folder: Path) -> Exception | None:
+    """What ended the ranks: a refusal of ours if one of them left word of one, else a bug's traceback."""
+    failures = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("failure-*.json"))
+    ]
+    for failure in failures:
+        if failure["error"] is not None:
+            return error_named(failure["error"])(failure["message"])
+    if failures:
+        return RuntimeError(f"a training process failed:\n{failures[0]['traceback']}")
+    return None

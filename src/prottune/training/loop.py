@@ -1,0 +1,237 @@
+"""The training loop: epochs of optimizer steps, validation after each, the best weights kept.
+
+It is the same for one process and for many: `Ranks` hides how many there are.
+
+N proteins of a split, B of them in a rank's share of a step, C locations.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own spelling
+from torch import Tensor, nn
+
+from prottune.errors import DivergedError
+from prottune.model.classifier import LocationModel
+from prottune.model.packed import PackedBatch
+from prottune.training.batching import Integers, count_steps, deal, epoch_batches, fill_batches, work_of
+from prottune.training.examples import Examples
+from prottune.training.history import HistoryWriter
+from prottune.training.optimization import class_weights, make_optimizer, rate_factor, set_rates
+from prottune.training.ranks import Ranks
+from prottune.training.settings import TrainConfig
+
+_MAX_POINTS = 1000
+"""About how many points of the training curve a run writes; a point is the mean since the one before."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Best:
+    """The epoch with the lowest validation loss so far."""
+
+    epoch: int = 0
+    loss: float = float("inf")
+    accuracy: float = 0.0
+    logits_NC: Tensor = field(default_factory=lambda: torch.empty(0))
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    """On the host, and on rank 0 only."""
+
+
+@dataclass
+class Outcome:
+    """What a run of the loop leaves behind."""
+
+    best: Best
+    num_steps: int
+    epochs_run: int
+    num_tokens: int
+    """Read in training, by all ranks."""
+    training_seconds: float
+
+
+@dataclass
+class _Pace:
+    """What has gone by since the last point of the curve."""
+
+    loss: float = 0.0
+    steps: int = 0
+    proteins: int = 0
+    tokens: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+
+class Loop:
+    """One training run as one rank sees it."""
+
+    def __init__(
+        self,
+        *,
+        model: LocationModel,
+        train: Examples,
+        validation: Examples,
+        config: TrainConfig,
+        ranks: Ranks,
+        history: HistoryWriter,
+        precision: torch.dtype,
+    ) -> None:
+        self._model = model.to(ranks.device)
+        self._shared: nn.Module = ranks.share_gradients(self._model)
+        self._train, self._validation = train, validation
+        self._config, self._ranks, self._history = config, ranks, history
+        self._precision = precision
+        self._optimizer = make_optimizer(self._model, config)
+        weights_C = class_weights(config.class_weights, train.labels_N, model.config.num_labels)
+        self._weights_N = weights_C[train.labels_N]
+        self._work_N = work_of(train.num_tokens_N, model.config.hidden_size)
+        self._num_steps = count_steps(train.num_tokens_N, config.tokens_per_batch, config.seed, config.epochs)
+        self._step = 0
+        self._pace = _Pace()
+        self._outcome = Outcome(Best(), 0, 0, 0, 0.0)
+
+    def run(self) -> Outcome:
+        """Train until the last epoch, or until patience ends.
+
+        Raises: DivergedError, on every rank at the same step, if a loss or gradient is not finite.
+        """
+        best = self._outcome.best
+        for epoch in range(1, self._config.epochs + 1):
+            self._train_epoch(epoch)
+            self._validate(epoch)
+            self._outcome.epochs_run = epoch
+            if self._config.patience and epoch - best.epoch >= self._config.patience:
+                _log.info("no better validation loss since epoch %d: stopping early", best.epoch)
+                break
+        self._outcome.num_steps = self._step
+        return self._outcome
+
+    def _train_epoch(self, epoch: int) -> None:
+        self._shared.train()
+        started = time.perf_counter()
+        self._pace = _Pace()
+        config = self._config
+        batches = epoch_batches(self._train.num_tokens_N, config.tokens_per_batch, config.seed, epoch)
+        point_every = max(1, self._num_steps // _MAX_POINTS)
+        for batch in batches:
+            factor = rate_factor(self._step, self._num_steps, config.warmup_share)
+            set_rates(self._optimizer, factor)
+            loss = self._learn(batch)
+            self._step += 1
+            self._count(batch, loss)
+            if self._step % point_every == 0:
+                self._write_point(config.learning_rate * factor)
+        self._outcome.training_seconds += time.perf_counter() - started
+
+    def _learn(self, batch: Integers) -> float:
+        """Take one optimizer step on a global batch and return its loss, the mean over its proteins."""
+        ranks = self._ranks
+        mine = deal(batch, self._work_N, ranks.world_size)[ranks.rank]
+        total_weight = self._weights_N[batch].sum()
+        self._optimizer.zero_grad()
+        if len(mine):
+            loss = self._summed_loss(mine, self._weights_N[mine]) / total_weight
+        else:  # fewer proteins than ranks: take part in the exchange of gradients, with one of 0
+            loss = self._summed_loss(batch[:1], torch.zeros(1)) / total_weight
+        # The wrapper takes the mean over ranks; the loss is a sum over them.
+        torch.autograd.backward(loss * ranks.world_size)
+        losses = ranks.gather(loss)
+        norm = nn.utils.clip_grad_norm_(self._model.parameters(), self._config.max_grad_norm)
+        self._stop_unless_finite(losses, float(norm))
+        self._optimizer.step()
+        return float(losses.sum())
+
+    def _summed_loss(self, proteins: Integers, weights_B: Tensor) -> Tensor:
+        device = self._ranks.device
+        logits_BC = self._logits(self._shared, self._train, proteins)
+        labels_B = torch.from_numpy(self._train.labels_N[proteins]).to(device)
+        losses_B = F.cross_entropy(logits_BC, labels_B, reduction="none")
+        return (losses_B * weights_B.to(device)).sum()
+
+    def _logits(self, model: nn.Module, examples: Examples, proteins: Integers) -> Tensor:
+        batch = PackedBatch.from_ids(examples.ids(proteins)).to(self._ranks.device)
+        half = self._precision != torch.float32
+        with torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=half):
+            logits_BC: Tensor = model(batch)
+        return logits_BC
+
+    def _stop_unless_finite(self, losses: Tensor, norm: float) -> None:
+        """Refuse to go on before the step touches the weights; all ranks see the same numbers."""
+        if bool(losses.isfinite().all()) and np.isfinite(norm):
+            return
+        guilty = [rank for rank, loss in enumerate(losses.tolist()) if not np.isfinite(loss)]
+        where = f"rank {', '.join(map(str, guilty))}" if guilty else "all ranks"
+        what = f"the loss is {losses[guilty[0]].item()}" if guilty else f"the gradient's norm is {norm}"
+        raise self._diverged(f"step {self._step + 1}, {where}: {what}")
+
+    def _diverged(self, what: str) -> DivergedError:
+        config = self._config
+        return DivergedError(
+            f"training diverged at {what}, expected a finite number; try a lower learning_rate (now "
+            f"{config.learning_rate:g}; head_learning_rate {config.head_learning_rate:g}), a longer "
+            f"warmup_share (now {config.warmup_share:g}), or precision=fp32"
+        )
+
+    def _count(self, batch: Integers, loss: float) -> None:
+        num_tokens = int(self._train.num_tokens_N[batch].sum())
+        self._outcome.num_tokens += num_tokens
+        self._pace.tokens += num_tokens
+        self._pace.proteins += len(batch)
+        self._pace.steps += 1
+        self._pace.loss += loss
+
+    def _write_point(self, learning_rate: float) -> None:
+        pace = self._pace
+        seconds = time.perf_counter() - pace.started
+        self._history.point(
+            {
+                "step": self._step,
+                "train/loss": pace.loss / pace.steps,
+                "train/learning_rate": learning_rate,
+                "train/tokens_per_second": pace.tokens / seconds,
+                "train/proteins_per_step": pace.proteins / pace.steps,
+            }
+        )
+        self._pace = _Pace()
+
+    def _validate(self, epoch: int) -> None:
+        """Measure on the validation proteins; every rank sees all logits, so all decide the same."""
+        logits_NC = self._validation_logits()
+        labels_N = torch.from_numpy(self._validation.labels_N)
+        loss = float(F.cross_entropy(logits_NC, labels_N))
+        if not np.isfinite(loss):
+            raise self._diverged(f"step {self._step}, validation after epoch {epoch}: the loss is {loss}")
+        accuracy = float((logits_NC.argmax(dim=1) == labels_N).double().mean())
+        self._history.point(
+            {"step": self._step, "epoch": epoch, "validation/loss": loss, "validation/accuracy": accuracy}
+        )
+        best = self._outcome.best
+        if loss < best.loss:
+            best.epoch, best.loss, best.accuracy, best.logits_NC = epoch, loss, accuracy, logits_NC
+            if self._ranks.leads:
+                best.weights = _on_host(self._model)
+
+    @torch.no_grad()
+    def _validation_logits(self) -> Tensor:
+        """Logits [N, C] of all validation proteins; each rank works out its share, once each."""
+        self._model.eval()
+        ranks, examples = self._ranks, self._validation
+        logits_NC = torch.zeros(len(examples), self._model.config.num_labels, device=ranks.device)
+        for batch in self._validation_batches()[ranks.rank :: ranks.world_size]:
+            logits_NC[torch.from_numpy(batch)] = self._logits(self._model, examples, batch)
+        return ranks.sum(logits_NC)
+
+    def _validation_batches(self) -> Sequence[Integers]:
+        longest_first = np.argsort(-self._validation.num_tokens_N, kind="stable")
+        budget = self._config.tokens_per_batch // self._ranks.world_size
+        return fill_batches(longest_first, self._validation.num_tokens_N, budget)
+
+
+def _on_host(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}

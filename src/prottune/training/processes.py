@@ -1,0 +1,134 @@
+"""Start the ranks of a training run, watch them, and leave none of them behind, however the parent ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from prottune.training.job import read_failure
+
+_WORKER = "prottune.training.worker"
+_GRACE_SECONDS = 5.0
+_LAST_LINES = 15
+
+
+def run_ranks(folder: Path, num_processes: int, meanwhile: Callable[[], None]) -> None:
+    """Run the job that lies in `folder` in so many processes; call `meanwhile` often until they end.
+
+    Raises: the ProttuneError that ended a rank; RuntimeError with the last words of a rank that crashed.
+    """
+    with _launched(folder, num_processes) as launcher:
+        while launcher.poll() is None:
+            meanwhile()
+            time.sleep(0.2)
+    meanwhile()
+    if launcher.returncode != 0:
+        raise read_failure(folder) or RuntimeError(
+            f"a training process ended with code {launcher.returncode}; last words:\n{_last_words(folder)}"
+        )
+
+
+def launched_by_torchrun(environment: Mapping[str, str]) -> bool:
+    """Whether somebody has started several of us already, by torchrun or a launcher that does as it does."""
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(environment)
+
+
+def rank_environment(num_processes: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """The parent's environment, with cores shared out and gloo on the loopback, unless decided there."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    chosen = {"OMP_NUM_THREADS": str(max(1, cores // num_processes))}
+    if "lo" in (name for _, name in socket.if_nameindex()):
+        chosen["GLOO_SOCKET_IFNAME"] = "lo"
+    return chosen | dict(environment)
+
+
+def _command(folder: Path, num_processes: int) -> list[str]:
+    if num_processes == 1:
+        return [sys.executable, "-m", _WORKER, str(folder)]
+    # --standalone finds a free port by itself; --redirects 2 keeps each rank's stderr in a file of its own.
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+    logs = ["--log-dir", str(folder / "ranks"), "--redirects", "2"]
+    return [sys.executable, *torchrun, *logs, "-m", _WORKER, str(folder)]
+
+
+@contextmanager
+def _launched(folder: Path, num_processes: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the ranks in a session of their own, so that no signal meets half of them; end all of them.
+
+    Their stdin is a lifeline: it closes when this process dies, even by SIGKILL, and they end themselves.
+    """
+    with _sigterm_unwinds(), (folder / "launcher.err").open("wb") as errors:
+        launcher = subprocess.Popen(
+            _command(folder, num_processes),
+            stdin=subprocess.PIPE,
+            stdout=errors,
+            stderr=errors,
+            env=rank_environment(num_processes, os.environ),
+            start_new_session=True,
+        )
+        try:
+            yield launcher
+        finally:
+            _end(launcher)
+
+
+def _end(launcher: subprocess.Popen[bytes]) -> None:
+    """End the launcher and every process below it: politely first, then by force."""
+    assert launcher.stdin is not None
+    try:
+        top = psutil.Process(launcher.pid)
+        tree = [top, *top.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        tree = []
+    launcher.stdin.close()
+    for process in tree:
+        _unless_gone(process.terminate)
+    _, alive = psutil.wait_procs(tree, timeout=_GRACE_SECONDS)
+    for process in alive:
+        _unless_gone(process.kill)
+    psutil.wait_procs(alive, timeout=_GRACE_SECONDS)
+    launcher.wait()
+
+
+def _unless_gone(send: Callable[[], None]) -> None:
+    try:
+        send()
+    except psutil.NoSuchProcess:
+        return
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """While ranks run, let SIGTERM unwind this program instead of ending it at once, if nobody else does."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def unwind(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the clean-up
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _last_words(folder: Path) -> str:
+    """The last lines that a rank (else the launcher) wrote to stderr."""
+    logs = [path for path in sorted((folder / "ranks").rglob("stderr.log")) if path.stat().st_size]
+    text = (logs or [folder / "launcher.err"])[0].read_text(encoding="utf-8", errors="replace")
+    return "\n".join(text.strip().splitlines()[-_LAST_LINES:])

@@ -1,0 +1,97 @@
+"""The processes that train together. The loop talks to `Ranks` and never asks how many there are."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from prottune.errors import ConfigError
+from prottune.training.processes import launched_by_torchrun
+
+_TIMEOUT = datetime.timedelta(minutes=30)
+"""How long a rank waits for the others: as long as a slow download of the base model may take."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among all that train."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank writes what only one may write."""
+        return self.rank == 0
+
+    def share_gradients(self, model: nn.Module) -> nn.Module:
+        """Wrap a model so that every backward pass leaves the mean of all ranks' gradients on all of them."""
+        if self.world_size == 1:
+            return model
+        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def gather(self, number: Tensor) -> Tensor:
+        """One number of every rank, in float64 on the host, indexed by rank."""
+        mine = number.detach().to(self.device, torch.float64).reshape(1)
+        if self.world_size == 1:
+            return mine.cpu()
+        everyones = mine.new_empty(self.world_size)
+        torch.distributed.all_gather_into_tensor(everyones, mine)
+        return everyones.cpu()
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks, bit for bit the same on each, on the host."""
+        if self.world_size == 1:
+            return tensor.cpu()
+        total = tensor.to(self.device, copy=True)
+        torch.distributed.all_reduce(total)
+        return total.cpu()
+
+    def tell(self, words: str) -> str:
+        """What rank 0 says, on every rank; the others wait for it."""
+        if self.world_size == 1:
+            return words
+        size = self.sum(torch.tensor([len(words.encode()) if self.leads else 0]))
+        letters = torch.zeros(int(size), dtype=torch.uint8)
+        if self.leads:
+            letters = torch.frombuffer(bytearray(words.encode()), dtype=torch.uint8)
+        return bytes(self.sum(letters).tolist()).decode()
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Meet the other ranks that torchrun started (nccl on GPUs, gloo elsewhere); alone, be rank 0 of 1.
+
+    Raises: ConfigError if a GPU machine has fewer GPUs than processes were asked for.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = _device(local_rank)
+    if not launched_by_torchrun(os.environ):
+        yield Ranks(0, 1, device)
+        return
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    yield Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+    # Only after a good end: beside a rank that died, saying goodbye to it could wait for ever.
+    torch.distributed.destroy_process_group()
+
+
+def _device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"num_processes: process {local_rank + 1} has no GPU of its own, this node has "
+            f"{torch.cuda.device_count()}; start one process a GPU"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
