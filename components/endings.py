@@ -7,7 +7,7 @@ from components import LIGHT_IMAGE
 
 
 @dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)
-def hold(reasons: str, note: Output[Markdown]):
+def hold(reasons: str, note: Output[Markdown]) -> None:
     """Keep the champion that is, and say why the new model was not promoted."""
     from pathlib import Path
 
@@ -19,7 +19,7 @@ def hold(reasons: str, note: Output[Markdown]):
 
 
 @dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)
-def stop_early(note: Output[Markdown]):
+def stop_early(note: Output[Markdown]) -> None:
     """End the run: data, settings and code are those of the champion."""
     from pathlib import Path
 
@@ -31,7 +31,7 @@ def stop_early(note: Output[Markdown]):
 
 
 @dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)
-def finish(status: PipelineTaskFinalStatus):
+def finish(status: PipelineTaskFinalStatus) -> None:
     """Close the MLflow run as the pipeline ended."""
     from prottune.tracking import close_run
 

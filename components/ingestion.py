@@ -15,7 +15,7 @@ def ingest(
     records: Output[Dataset],
     metrics: Output[Metrics],
     page: Output[HTML],
-):
+) -> None:
     """Read labelled proteins, check every one, and split them so that relatives stay together."""
     from pathlib import Path
 

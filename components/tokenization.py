@@ -13,7 +13,7 @@ def tokenize(
     cut: str,
     tokens: Output[Dataset],
     metrics: Output[Metrics],
-):
+) -> None:
     """Turn proteins into ProtBERT's token ids, ragged and unpadded."""
     from pathlib import Path
 

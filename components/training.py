@@ -24,7 +24,7 @@ def train(
     num_gpus: int,
     model: Output[Model],
     metrics: Output[Metrics],
-):
+) -> None:
     """Fine-tune a base model on the training proteins; `num_gpus` is what the pod is given."""
     from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The graph: protein sequences in, a checked endpoint and a new champion out, or the reason why not."""
 
+from typing import Any
+
 from kfp import dsl
 
 from components import LIGHT_IMAGE, TORCH_IMAGE
@@ -44,9 +46,9 @@ def finetune(
     light_image: str = LIGHT_IMAGE,
     torch_image: str = TORCH_IMAGE,
     num_gpus: int = NUM_GPUS,
-    node_selector: dict = ANY_NODE,
-    tolerations: list = NO_TOLERATIONS,
-):
+    node_selector: dict[str, Any] = ANY_NODE,
+    tolerations: list[Any] = NO_TOLERATIONS,
+) -> None:
     """Fine-tune a protein language model, judge it against floor and champion, serve it if it is better."""
     token_settings = {"max_residues": max_residues, "cut": cut}
     train_settings = {
@@ -63,7 +65,11 @@ def finetune(
         "num_nodes": num_nodes,
         "seed": seed,
     }
-    gpu_pod = {"num_gpus": num_gpus, "node_selector": node_selector, "tolerations": tolerations}
+    gpu_pod: dict[str, Any] = {
+        "num_gpus": num_gpus,
+        "node_selector": node_selector,
+        "tolerations": tolerations,
+    }
 
     with dsl.ExitHandler(light(finish(), light_image), name="run"):
         read = ingest(source=source, labels=labels, expected_digest=expected_digest, on_conflict=on_conflict)

@@ -34,7 +34,8 @@ def run_flags() -> type[Any]:
     entries: list[tuple[str, Any, Any]] = []
     for name, parameter in inspect.signature(finetune.pipeline_func).parameters.items():
         if name not in CLUSTER_ONLY:
-            described = Annotated[parameter.annotation, tyro.conf.arg(help=help_of[RENAMED.get(name, name)])]
+            hint = tyro.conf.arg(help=help_of[RENAMED.get(name, name)])
+            described = Annotated[parameter.annotation, hint]  # type: ignore[name-defined]
             default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
             entries.append((name, described, field(default=default)))
     return make_dataclass("RunFlags", entries, bases=(_RunsFolder,), frozen=True, kw_only=True)

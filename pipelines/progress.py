@@ -12,11 +12,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, TextIO
 
-_EVENT = re.compile(
-    r"\d\d:\d\d:\d\d\.\d{3} - [A-Z]+ - "
-    r"(?:(?P<begins>Executing task)|Task) (?:\x1b\[\d+m)?'(?P<step>[\w-]+)'(?:\x1b\[0m)?"
-    r"(?: finished with status (?:\x1b\[\d+m)?(?P<ends>SUCCESS|FAILURE))?"
-)
+_STAMP = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - [A-Z]+ - ")
+_COLOR = re.compile(r"\x1b\[\d+m")
+_BEGINS = re.compile(r"Executing task '(?P<step>[\w-]+)'")
+_ENDS = re.compile(r"Task '(?P<step>[\w-]+)' finished with status (?P<status>SUCCESS|FAILURE)")
 _LOGGED = re.compile(r"\s*\[KFP Executor [^\]]* (?P<level>[A-Z]+)\]: (?P<text>.*)")
 _OF_KFP = re.compile(r"\s*(Looking for component|Loading KFP|Got executor_input|Wrote executor|[{}\[\]\"]|$)")
 _EPOCH = re.compile(r"epoch \d+ of \d+")
@@ -38,7 +37,7 @@ class Progress:
     """Follows kfp's log line by line; tells begin and end of each step, and keeps what a failed one said."""
 
     def __init__(
-        self, steps: Path, screen: TextIO = sys.stdout, clock: Callable[[], float] = monotonic
+        self, steps: Path, screen: TextIO | None = None, clock: Callable[[], float] = monotonic
     ) -> None:
         self.seconds: dict[str, float] = {}
         """Step -> seconds, of the steps that ended."""
@@ -46,18 +45,20 @@ class Progress:
         """Name of the step that failed."""
         self.said: list[str] = []
         """What the running step, or the one that failed, has said."""
-        self._steps, self._screen, self._clock = steps, screen, clock
+        self._steps, self._screen, self._clock = steps, screen or sys.stdout, clock
         self._running, self._begun = "", 0.0
 
     def line(self, text: str) -> None:
         """Take one line of kfp's log."""
-        if not _OF_KFP.match(text):
+        stamp = _STAMP.match(text)
+        if stamp is None:
             self._hear(text)
-        elif event := _EVENT.match(text):
-            if event["begins"]:
-                self._begin(event["step"])
-            elif event["ends"]:
-                self._end(event["step"], event["ends"] == "SUCCESS")
+            return
+        event = _COLOR.sub("", text[stamp.end() :])
+        if begins := _BEGINS.match(event):
+            self._begin(begins["step"])
+        elif ends := _ENDS.match(event):
+            self._end(ends["step"], is_done=ends["status"] == "SUCCESS")
 
     def tick(self) -> None:
         """On a terminal, show how long the running step has run and the last thing it said."""
@@ -68,7 +69,7 @@ class Progress:
     def _hear(self, text: str) -> None:
         logged = _LOGGED.match(text)
         words = logged["text"] if logged else text.removeprefix("    ").rstrip()
-        if not self._running or self.failed or _OF_KFP.match(words):
+        if self.failed or _OF_KFP.match(words):
             return
         self.said.append(words)
         if _EPOCH.match(words):  # training takes minutes to days: its epochs are worth a line each
@@ -84,7 +85,7 @@ class Progress:
         elif step not in QUIET:
             self._write(f"{step:{_WIDTH}} begins")
 
-    def _end(self, step: str, is_done: bool) -> None:
+    def _end(self, step: str, *, is_done: bool) -> None:
         self.seconds[step] = round(self._clock() - self._begun, 1)
         self._running = ""
         if not is_done:

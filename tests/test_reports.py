@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from prottune.reports import bars, heat_map, histogram, lines, paragraph, table, write_page
+from prottune.reports import bars, heat_map, histogram, lines, paragraph, table, tiles, write_page
 
 NAMES = ["Lysosome/Vacuole", "<b>$x_1$ & y", "a name that is very much longer than any chart has room for"]
 
@@ -74,10 +74,18 @@ def test_a_heat_map_writes_counts_and_leaves_zeros_blank() -> None:
 
 def test_a_table_escapes_words_and_sets_numbers_right() -> None:
     html = table(["a<b", "n"], [["x&y", 1234], [None, 0.12345], [True, 0]])
-    assert "<th>a&lt;b</th>" in html
+    assert '<th>a&lt;b</th><th class="number">n</th>' in html
     assert '<td>x&amp;y</td><td class="number">1,234</td>' in html
     assert '<td></td><td class="number">0.123</td>' in html
     assert "<td>True</td>" in html
+
+
+def test_a_table_without_rows_has_its_headings() -> None:
+    assert "<th>a</th>" in table(["a"], [])
+
+
+def test_tiles_are_text() -> None:
+    assert "<strong>1 &lt; 2</strong>" in tiles([("name", "1 < 2", "note")])
 
 
 def test_a_paragraph_is_text_and_not_html() -> None:

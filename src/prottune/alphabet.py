@@ -42,9 +42,10 @@ def _translation_table() -> bytes:
     return bytes(table)
 
 
-_TABLE = _translation_table()
+TABLE = _translation_table()
+"""Byte -> id, 256 of them."""
 
-ALPHABET_SHA256 = hashlib.sha256("\n".join(VOCABULARY).encode() + _TABLE).hexdigest()
+ALPHABET_SHA256 = hashlib.sha256("\n".join(VOCABULARY).encode() + TABLE).hexdigest()
 """Identity of vocabulary and letter table; a model refuses to be read with another one."""
 
 
@@ -76,12 +77,7 @@ def encode(sequences: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray
     lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
     np.cumsum(lengths + NUM_SPECIAL_TOKENS, out=offsets[1:])
     marked = CLS_MARK + (SEP_MARK + CLS_MARK).join(sequences) + SEP_MARK
-    return np.frombuffer(translate(marked.encode("ascii")), np.uint8), offsets
-
-
-def translate(residues: bytes) -> bytes:
-    """Turn a flat buffer of clean residues, each protein between `CLS_MARK` and `SEP_MARK`, into ids."""
-    return residues.translate(_TABLE)
+    return np.frombuffer(marked.encode("ascii").translate(TABLE), np.uint8), offsets
 
 
 def kept_ends(max_residues: int, policy: str) -> tuple[int, int]:

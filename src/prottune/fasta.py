@@ -11,8 +11,7 @@ Which letters are residues and what a description means is judged elsewhere.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -22,6 +21,9 @@ MAX_LINE_BYTES = 1 << 20
 """A longer line is refused, so a file without line ends never fills the memory."""
 MAX_RESIDUES = 100_000
 """A longer sequence is refused; the longest known human protein, titin, has about 35,000 residues."""
+
+Note = Callable[[str, str], object]
+"""Told the kind and the name of what was tolerated: file or record."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -36,22 +38,25 @@ class FastaRecord:
     line: int
 
 
-def read_fasta(stream: BinaryIO, name: str, notes: Counter[str] | None = None) -> Iterator[FastaRecord]:
+def _unnoted(_kind: str, _name: str) -> None:
+    """For callers who do not ask what was tolerated."""
+
+
+def read_fasta(stream: BinaryIO, name: str, note: Note = _unnoted) -> Iterator[FastaRecord]:
     """Read a FASTA file record by record, holding one record at a time in memory.
 
-    `name` stands for the file in messages. `notes` counts what was tolerated: `byte_order_mark`, `crlf`
-    (files), `no_final_newline` (files), `inner_blanks` (records).
+    `name` stands for the file in messages. `note` hears of what was tolerated: `byte_order_mark`, `crlf`
+    and `no_final_newline` with the file's name, `inner_blanks` with the record's first word.
 
     Raises: DataError with `name:line` for everything outside the grammar, for an empty file, and for a
         line or sequence above the limits of this module.
     """
-    notes = Counter() if notes is None else notes
     header, start, length = "", 0, 0
     pieces: list[str] = []
-    for number, line in read_lines(stream, name, notes):
+    for number, line in read_lines(stream, name, note):
         if line.startswith(">"):
             if start:
-                yield _record(header, pieces, start, name, notes)
+                yield _record(header, pieces, start, name, note)
             header, start, length, pieces = _header(line, name, number), number, 0, []
         elif start and (piece := line.strip(" \t")):
             pieces.append(piece)
@@ -62,32 +67,34 @@ def read_fasta(stream: BinaryIO, name: str, notes: Counter[str] | None = None) -
             raise DataError(_text_before(line, name, number))
     if not start:
         raise DataError(f"{name}: no record found; expected at least one line that begins with '>'")
-    yield _record(header, pieces, start, name, notes)
+    yield _record(header, pieces, start, name, note)
 
 
-def read_lines(stream: BinaryIO, name: str, notes: Counter[str]) -> Iterator[tuple[int, str]]:
+def read_lines(stream: BinaryIO, name: str, note: Note) -> Iterator[tuple[int, str]]:
     """Read text lines with their number from 1, without their ends, under the rules of all our text files.
 
     Raises: DataError with `name:line` for a line above `MAX_LINE_BYTES`, bytes that are not UTF-8, control
         characters, and carriage returns that end no line.
     """
-    number = 0
+    number, is_crlf = 0, False
     while raw := stream.readline(MAX_LINE_BYTES + 1):
         number += 1
         if number == 1 and raw.startswith(_BYTE_ORDER_MARK):
             raw = raw.removeprefix(_BYTE_ORDER_MARK)
-            notes["byte_order_mark"] += 1
+            note("byte_order_mark", name)
         if len(raw) > MAX_LINE_BYTES:
             raise DataError(
                 f"{name}:{number}: a line of more than {MAX_LINE_BYTES:,} bytes; wrap the sequence"
             )
         if raw.endswith(b"\r\n"):
-            notes["crlf"] = 1
+            if not is_crlf:
+                note("crlf", name)
+            is_crlf = True
             raw = raw[:-2]
         elif raw.endswith(b"\n"):
             raw = raw[:-1]
         else:
-            notes["no_final_newline"] += 1
+            note("no_final_newline", name)
         yield number, _text(raw, name, number)
 
 
@@ -114,12 +121,13 @@ def _header(line: str, name: str, number: int) -> str:
     return header
 
 
-def _record(header: str, pieces: list[str], start: int, name: str, notes: Counter[str]) -> FastaRecord:
+def _record(header: str, pieces: list[str], start: int, name: str, note: Note) -> FastaRecord:
     joined = "".join(pieces)
     sequence = joined.replace(" ", "").replace("\t", "")
+    identifier = header.split(maxsplit=1)[0]
     if len(sequence) != len(joined):
-        notes["inner_blanks"] += 1
-    where = f"{name}:{start}: {header.split(maxsplit=1)[0]}"
+        note("inner_blanks", identifier)
+    where = f"{name}:{start}: {identifier}"
     if not sequence:
         raise DataError(f"{where} has no sequence; expected at least one line of residues after its header")
     if len(sequence) > MAX_RESIDUES:

@@ -32,6 +32,7 @@ _CSS = {
 }
 """Stand-in colours, none of which a chart uses for itself, and the variables of page.html they become."""
 
+_NUMBER = ' class="number"'
 _WIDTH_INCHES = 6.6
 _RC: Any = {
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
@@ -176,10 +177,27 @@ def heat_map(
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Write a table; numbers stand right, whole ones with thousands separated, others with three decimals."""
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    """Write a table; numbers stand right, whole ones with thousands separated, others with three decimals.
+
+    What the first row holds decides where the headings stand.
+    """
+    is_number = [_is_number(value) for value in rows[0]] if rows else [False] * len(columns)
+    head = "".join(
+        f"<th{_NUMBER if number else ''}>{html.escape(column)}</th>"
+        for column, number in zip(columns, is_number, strict=True)
+    )
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def tiles(figures: Sequence[tuple[str, str, str]]) -> str:
+    """Write a row of headline figures: what it is, the figure in large letters, a word about it."""
+    boxes = (
+        f'<div class="tile"><span>{html.escape(name)}</span><strong>{html.escape(figure)}</strong>'
+        f"<span>{html.escape(note)}</span></div>"
+        for name, figure, note in figures
+    )
+    return f'<div class="tiles">{"".join(boxes)}</div>'
 
 
 def paragraph(text: str) -> str:
@@ -268,7 +286,11 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _cell(value: object) -> str:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f'<td class="number">{_number(value)}</td>'
+    if isinstance(value, (int, float)) and _is_number(value):
+        return f"<td{_NUMBER}>{_number(value)}</td>"
     return f"<td>{html.escape('' if value is None else str(value))}</td>"

@@ -22,6 +22,8 @@ NOTICE = "SYNTHETIC proteins made by `prottune sample`: invented sequences, no b
 _MIN_RESIDUES, _MAX_RESIDUES = 60, 300
 _LINE_WIDTH = 60
 _MIN_GAP = 3
+_MAX_FILL = 0.6
+"""Share of a protein that signals and decoys may take: the rest is its own, so proteins are no relatives."""
 _TEST_SHARE = 0.2
 _DUPLICATE_SHARE = 0.004
 _ODD_SHARE = 0.01
@@ -205,10 +207,10 @@ def _back(recipe: _Recipe, draws: Draws) -> list[Piece]:
 
 
 def _laid_out(front: list[Piece], inside: list[Piece], back: list[Piece], draws: Draws) -> list[Piece]:
-    """Join the pieces by background; decoys for which a short protein has no room are left out."""
+    """Join the pieces by background; decoys are left out of a protein that they would fill too much."""
     signals = [piece for piece in inside if piece.is_signal]
     length = max(draws.integer(_MIN_RESIDUES, _MAX_RESIDUES), _room([*front, *signals, *back], len(signals)))
-    while _room([*front, *inside, *back], len(inside)) > length:
+    while len(inside) > len(signals) and _room([*front, *inside, *back], len(inside)) > _MAX_FILL * length:
         inside.remove(next(piece for piece in inside if not piece.is_signal))
     spare = length - _room([*front, *inside, *back], len(inside))
     cuts = [0, *sorted(draws.integer(0, spare) for _ in inside), spare]

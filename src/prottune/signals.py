@@ -54,10 +54,10 @@ class Draws:
 _GROUPS = {
     "b": "KR",  # basic
     "d": "DE",  # acidic
-    "h": "LLLAVIF",  # hydrophobic
+    "h": "LLVVIIFFAAMWGC",  # hydrophobic
     "p": "STNQG",  # polar
-    "s": "SSTTA",  # what plastid transit peptides are rich in
-    "a": "LAIS",  # between the arginines of a mitochondrial presequence
+    "s": "SSSTTTAPNG",  # what plastid transit peptides are rich in
+    "a": "LAISVQFN",  # between the arginines of a mitochondrial presequence
     "i": "IL",
     "x": "AAARRRNNNDDDCQQQEEEEGGGGHHIIIKKKKLLLLMPPPPSSSSTTTVVVVFWY",  # background
 }
@@ -84,7 +84,10 @@ class Signal(Enum):
         ("Mp hhhh bbb hhhhhhhhhhhhhh PpPsPp", "Mbp hhhhhhh bb hhhhhhhhhhh PpPsPp"),
     )
     VACUOLAR_MOTIF = Form(("NPiRLP",), ("RLPiNP", "RLiNPP"))
-    HELIX = Form(("b hhhhhhhhhhhhhhhhhhh d",), ("hhhhhhhhh bd hhhhhhhhhh",))
+    HELIX = Form(
+        ("b hhhhhhhhhhhhhhhhhh d", "b hhhhhhhhhhhhhhhhhhhh d"),
+        ("hhhhhhh bd hhhhhhhhhhh", "hhhhhhhhh bd hhhhhhhhhhh", "hhhhhhhhhhhh bd hhhhhhh"),
+    )
     NUCLEAR = Form(
         ("PKKKRKV", "KRPxxxxxxxxxxKKKRK"),
         ("PKKxKRxKxV", "PKxKKxRKxV", "KRPxxKKxxxKRxxxxxK", "KRxxxxPxxKKxxxRKxxK"),

@@ -100,19 +100,20 @@ def token_table(proteins: pa.Table, labels: list[str], config: TokenizeConfig) -
 
 
 def encode_column(sequences: pa.LargeStringArray) -> pa.LargeListArray:
-    """Translate a whole column at once: its buffer of letters becomes the buffer of ids, its offsets stay."""
+    """Look up a whole column at once: its buffer of letters becomes the buffer of ids, its offsets stay.
+
+    Arrow's `take` with bytes as indices is about twice as fast as `bytes.translate` and copies nothing else.
+    """
     before, after, between = (
         pa.scalar(text, pa.large_string()) for text in (alphabet.CLS_MARK, alphabet.SEP_MARK, "")
     )
     marked = pc.binary_join_element_wise(before, sequences, after, between)
     _, offsets, letters = marked.buffers()
-    ids = pa.py_buffer(alphabet.translate(letters.to_pybytes()))
-    return pa.LargeListArray.from_buffers(
-        TOKENS_SCHEMA.field("ids").type,
-        len(marked),
-        [None, offsets],
-        children=[pa.Array.from_buffers(pa.uint8(), len(ids), [None, ids])],
-    )
+    table = pa.array(np.frombuffer(alphabet.TABLE, np.uint8))
+    num_letters = letters.size if letters is not None else 0  # Arrow has no buffer for a column without rows
+    ids = pc.take(table, pa.Array.from_buffers(pa.uint8(), num_letters, [None, letters]), boundscheck=False)
+    ids_type = TOKENS_SCHEMA.field("ids").type
+    return pa.LargeListArray.from_buffers(ids_type, len(marked), [None, offsets], children=[ids])
 
 
 def _cut_column(sequences: pa.LargeStringArray, config: TokenizeConfig) -> pa.LargeStringArray:
@@ -128,13 +129,13 @@ def _cut_column(sequences: pa.LargeStringArray, config: TokenizeConfig) -> pa.La
 
 
 def _refuse_unknown(ids: pa.LargeListArray, proteins: pa.Table) -> None:
-    place = ids.values.buffers()[1].to_pybytes().find(bytes([alphabet.UNK_ID]))
-    if place < 0:
+    is_unknown = ids.values.to_numpy() == alphabet.UNK_ID
+    if not is_unknown.any():
         return
-    row = int(np.searchsorted(ids.offsets.to_numpy(), place, side="right")) - 1
+    row = int(np.searchsorted(ids.offsets.to_numpy(), is_unknown.argmax(), side="right")) - 1
     accession, sequence = (proteins[name][row].as_py() for name in ("accession", "sequence"))
     raise DataError(
-        f"{accession}: a letter of {sequence[:20]}... is no residue; ingestion lets none through, so the "
+        f"{accession}: a letter of {sequence[:20]!r} is no residue; ingestion lets none through, so the "
         "records were changed by other means"
     )
 

@@ -6,6 +6,8 @@ Shapes: N proteins, C locations.
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from prottune.artifacts import Manifest
 from prottune.errors import DataError
@@ -20,6 +23,9 @@ from prottune.evaluation.floor import fit_floor
 from prottune.evaluation.metrics import Floats, Ints, score
 from prottune.evaluation.settings import EvaluateConfig
 from prottune.records import Protein, Split, read_proteins, slug
+
+_log = logging.getLogger(__name__)
+_PROTEINS_AT_ONCE = 512
 
 SCORED_SPLITS = (Split.TEST, Split.GATE)
 
@@ -106,9 +112,16 @@ def read_exam(records: Path, manifest: Manifest) -> Exam:
     return Exam(locations, train, [protein for protein in proteins if protein.split in SCORED_SPLITS])
 
 
-def ask(model: Model, proteins: Sequence[Protein]) -> Sequence[Answer]:
-    """Let a model answer about some proteins, in their order."""
-    return model.predict([protein.sequence for protein in proteins]) if proteins else []
+def ask(model: Model, proteins: Sequence[Protein], who: str) -> list[Answer]:
+    """Let a model answer about some proteins, in their order; `who` names it to whoever watches."""
+    answers: list[Answer] = []
+    with tqdm(total=len(proteins), unit="protein", desc=who, disable=not sys.stderr.isatty()) as bar:
+        for start in range(0, len(proteins), _PROTEINS_AT_ONCE):
+            asked = proteins[start : start + _PROTEINS_AT_ONCE]
+            answers += model.predict([protein.sequence for protein in asked])
+            bar.update(len(asked))
+    _log.info("the %s answered about %s proteins", who, f"{len(proteins):,}")
+    return answers
 
 
 def table_of_probabilities(answers: Sequence[Answer], num_locations: int) -> Floats:

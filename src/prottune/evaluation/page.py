@@ -9,7 +9,7 @@ from typing import Any
 from prottune.evaluation.findings import Findings
 from prottune.evaluation.metrics import LENGTH_BINS, NUM_CALIBRATION_BINS
 from prottune.records import Split
-from prottune.reports import bars, heat_map, lines, paragraph, table, write_page
+from prottune.reports import bars, heat_map, lines, paragraph, table, tiles, write_page
 
 _FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "mcc": "MCC", "ece": "calibration error"}
 _NUM_MISTAKES = 10
@@ -43,19 +43,27 @@ def _summary(findings: Findings) -> str:
     low, high = test["intervals"]["accuracy"]
     floor = test["baseline"].get("accuracy", 0.0)
     return (
-        f"The model names the right location for {test['accuracy']:.1%} of {test['num_proteins']:,} official "
-        f"test proteins (95 % interval {low:.1%} to {high:.1%}). The floor, which only counts residues, "
-        f"reaches {floor:.1%}. {ending}"
+        f"The model names the right location for {_percent(test['accuracy'])} of {test['num_proteins']:,} "
+        f"official test proteins (95 % interval {_percent(low)} to {_percent(high)}). The floor, which only "
+        f"counts residues, reaches {_percent(floor)}. {ending}"
     )
 
 
 def _decision(findings: Findings) -> str:
-    words = {"promote": "Promote.", "hold": "Hold."}[findings.decision.decision]
-    reasons = [(number, reason) for number, reason in enumerate(findings.decision.reasons, start=1)]
+    gate, floor = findings.metrics[Split.GATE], findings.floor[Split.GATE]
+    word = {"promote": "Promote", "hold": "Hold"}[findings.decision.decision]
+    boxes = [("decision", word, f"on {gate['num_proteins']:,} gate proteins")]
+    for key in ("accuracy", "macro_f1"):
+        if key in gate and key in floor:
+            boxes.append((f"{_FIGURES[key]}, gate", f"{gate[key]:.3f}", f"floor {floor[key]:.3f}"))
+    if findings.comparison is not None and "accuracy" in (theirs := findings.comparison.champion.to_json()):
+        version = findings.comparison.version
+        boxes.append((f"champion {version}".strip(), f"{theirs['accuracy']:.3f}", "accuracy, same proteins"))
+    reasons = [(str(number), reason) for number, reason in enumerate(findings.decision.reasons, start=1)]
     rule = (
-        "The gate split decides (training proteins set aside by homology cluster), never the official test."
+        "The gate split (training proteins set aside by homology cluster) decides, never the official test."
     )
-    return paragraph(f"{words} {rule}") + table(["", "reason"], reasons)
+    return tiles(boxes) + table(["", "because"], reasons) + paragraph(rule)
 
 
 def _scores(findings: Findings) -> str:
@@ -70,7 +78,7 @@ def _scores(findings: Findings) -> str:
         "accession or sequence."
     )
     if known:
-        words += " These scores flatter it."
+        words += " Of these it is no honest test."
     note = (
         "Macro F1 is the plain mean over the locations that occur. Intervals are 95 %, from resampled "
         "proteins. The floor is logistic regression on composition, residue pairs and both ends."
@@ -206,6 +214,10 @@ def _plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
 def _interval(scores: Mapping[str, Any], key: str) -> str:
     interval = scores.get("intervals", {}).get(key)
     return _range(interval) if interval else ""
@@ -213,4 +225,4 @@ def _interval(scores: Mapping[str, Any], key: str) -> str:
 
 def _range(interval: Sequence[float]) -> str:
     low, high = interval
-    return f"{low:.3f} to {high:.3f}"
+    return f"{low:.3f}\u00a0to\u00a0{high:.3f}"

@@ -66,7 +66,7 @@ def evaluate(  # noqa: PLR0917  # the shape that every stage has
     inputs = {name: manifest.digest for name, manifest in manifests.items()}
     with new_folder(report, "evaluate", config, inputs) as draft:
         is_known = _check_known(model, exam)
-        answers = ask(_load_candidate(model, exam, load_model), exam.scored)
+        answers = ask(_load_candidate(model, exam, load_model), exam.scored, "candidate")
         probabilities = table_of_probabilities(answers, len(exam.locations))
         candidate = _score_splits(exam, probabilities, config)
         floor = _score_splits(exam, ask_floor(exam), config)
@@ -148,7 +148,7 @@ def _compare(exam: Exam, probabilities_NC: Floats, champion: _Rival, config: Eva
     rows = exam.rows(Split.GATE)
     is_known = np.array(known_proteins(champion.folder, [exam.scored[row] for row in rows]), dtype=bool)
     rows = rows[~is_known]
-    answers = ask(champion.model, [exam.scored[row] for row in rows])
+    answers = ask(champion.model, [exam.scored[row] for row in rows], "champion")
     theirs = score_rows(exam, rows, table_of_probabilities(answers, len(labels)), config)
     return Comparison(
         version=champion.version,

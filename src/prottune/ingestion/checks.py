@@ -150,7 +150,7 @@ def resolve_relations(
             "or leave them out with on_conflict=drop"
         )
     kept = _without_crossing(entries, on_crossing, findings)
-    doubtful = {entry.accession for group in conflicts for entry in group}
+    doubtful = {entry.accession for group in _conflicts(kept) for entry in group}
     for entry in kept:
         if entry.accession in doubtful:
             findings.add("conflicts_dropped", entry.accession)

@@ -53,7 +53,7 @@ def accession_of(identifier: str, where: str) -> str:
         return found.group(1)
     if not identifier or len(identifier) > MAX_ACCESSION:
         raise DataError(f"{where}: accession {identifier[:40]!r}; expected 1 to {MAX_ACCESSION} characters")
-    if "|" in identifier or any(letter.isspace() for letter in identifier):
+    if "|" in identifier or " " in identifier or not identifier.isprintable():
         raise DataError(
             f"{where}: accession {identifier!r}; expected one word without '|', or sp|ACCESSION|NAME"
         )

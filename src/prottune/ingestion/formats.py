@@ -26,7 +26,7 @@ def read_labelled_fasta(stream: BinaryIO, name: str, findings: Findings) -> list
     Raises: DataError with file:line for a header without a location or in no known dialect.
     """
     records = []
-    for record in read_fasta(stream, name, findings.counts):
+    for record in read_fasta(stream, name, findings.add):
         records.append(record)
         if len(records) > MAX_ENTRIES:
             raise DataError(f"{name}:{record.line}: more than {MAX_ENTRIES:,} proteins; split the source")

@@ -75,15 +75,11 @@ def _lengths(proteins: Sequence[Protein]) -> str:
 
 def _locations(proteins: Sequence[Protein], labels: LabelSet) -> str:
     counts = Counter((protein.location, protein.split) for protein in proteins)
+    totals = [sum(counts[location, split] for split in Split) for location in labels.locations]
     rows = [
-        [
-            location,
-            *(counts[location, split] for split in Split),
-            sum(counts[location, split] for split in Split),
-        ]
-        for location in labels.locations
+        [location, *(counts[location, split] for split in Split), total]
+        for location, total in zip(labels.locations, totals, strict=True)
     ]
-    totals = [float(row[-1]) for row in rows]
     return bars(labels.locations, totals, x_label="proteins") + table(
         ["location", *(split.value for split in Split), "all"], rows
     )
@@ -110,8 +106,8 @@ def _splits(proteins: Sequence[Protein], config: IngestConfig, share_with_relati
             f"Clusters: MMseqs2 {clustering.version()[:12]}, cluster (cascaded), --min-seq-id "
             f"{config.min_identity} -c {config.min_coverage} --cov-mode 0; identical sequences and isoforms "
             f"of one base accession joined; seed {config.split_seed}. No cluster lies in two of train, "
-            "validation and gate. A test that the source gives is kept as given; clusters that hold a test protein give "
-            "nothing to validation and gate."
+            "validation and gate. A test that the source gives is kept as given; clusters that hold a test "
+            "protein give nothing to validation and gate."
         )
         + paragraph(
             f"{share_with_relative:.1%} of the test proteins share such a cluster with a training protein: "
@@ -138,8 +134,8 @@ def _provenance(taken: Source, labels: LabelSet) -> str:
         words = "This is DeepLoc 1.0's deeploc_data.fasta as its authors published it, byte for byte."
     else:
         words = (
-            f"This is not the file that DeepLoc's authors published (git blob {DEEPLOC_ORIGINAL_BLOB}). That "
-            "is no error; if it should be that file, likely causes are changed line ends, re-wrapped lines, or "
-            "a cut download."
+            f"This is not the file that DeepLoc's authors published (git blob {DEEPLOC_ORIGINAL_BLOB}); "
+            "that is no error. If it should be that file, likely causes are changed line ends, re-wrapped "
+            "lines, or a cut download."
         )
     return table(["", ""], rows) + paragraph(words)

@@ -35,14 +35,12 @@ _PIECE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One unpacked file: `path` where it lies, `name` as messages call it (ends in its kind's suffix)."""
+    """One unpacked file: `path` where it lies, `name` as messages call it."""
 
     path: Path
     name: str
-
-    @property
-    def is_table(self) -> bool:
-        return self.name.endswith(_TABLE_SUFFIXES)
+    kind: str
+    """fasta, csv, tsv or parquet."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +62,18 @@ def take_source(uri: str, scratch: Path, max_bytes: int, expected: str, findings
     Raises: ConfigError for a place that is not there or has nothing recognised; DataError for a wrong
         hash, a damaged or foreign file, or one that unpacks to more; StorageError for a place that fails.
     """
-    given = _fetch(uri, scratch / "given", max_bytes, findings)
+    is_folder = _is_folder(uri)
+    fetch = _fetch_folder if is_folder else _fetch_one
+    given = fetch(uri, scratch / "given", max_bytes, findings)
     hashes = [(name, file_sha256(path)) for name, path in given]
-    is_single = _single(uri)
-    if is_single:
+    if not is_folder:
         sha256, git_blob = hashes[0][1], git_blob_sha1(given[0][1])
     else:
         lines = "".join(f"{name} {digest}\n" for name, digest in hashes)
         sha256, git_blob = hashlib.sha256(lines.encode()).hexdigest(), ""
     _check_hash(uri, expected.lower(), sha256, git_blob)
     files = _unpack_all(given, scratch / "unpacked", max_bytes)
-    is_original = is_single and git_blob_sha1(files[0].path) == DEEPLOC_ORIGINAL_BLOB
+    is_original = not is_folder and git_blob_sha1(files[0].path) == DEEPLOC_ORIGINAL_BLOB
     return Source(files, sha256, git_blob, is_original)
 
 
@@ -87,18 +86,23 @@ def git_blob_sha1(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _single(uri: str) -> bool:
+def _is_folder(uri: str) -> bool:
+    """True for a local folder, and for an s3:// prefix with files below it; a web address is one file."""
     path = local_path(uri)
-    return path.is_file() if path is not None else not uri.endswith("/")
+    if path is not None:
+        return path.is_dir()
+    return not uri.startswith(("http://", "https://")) and bool(list_files(uri))
 
 
-def _fetch(uri: str, scratch: Path, max_bytes: int, findings: Findings) -> list[tuple[str, Path]]:
+def _fetch_one(uri: str, scratch: Path, max_bytes: int, _: Findings) -> list[tuple[str, Path]]:
     path = local_path(uri)
     if path is not None and not path.exists():
         raise ConfigError(f"{uri}: no such file or folder")
-    if _single(uri):
-        name = path.name if path is not None else urlsplit(s3_uri(uri)).path.rpartition("/")[2]
-        return [(name or "source", fetch_file(uri, scratch / "file", max_bytes))]
+    name = path.name if path is not None else urlsplit(s3_uri(uri)).path.rpartition("/")[2]
+    return [(name or "source", fetch_file(uri, scratch / "file", max_bytes))]
+
+
+def _fetch_folder(uri: str, scratch: Path, max_bytes: int, findings: Findings) -> list[tuple[str, Path]]:
     names = [name for name in list_files(uri) if "/" not in name]
     recognised = [name for name in names if _stem(name).endswith(_FASTA_SUFFIXES + _TABLE_SUFFIXES)]
     if not recognised:
@@ -138,7 +142,7 @@ def _unpack_all(given: Iterable[tuple[str, Path]], folder: Path, max_bytes: int)
         left -= plain.stat().st_size
         if left < 0:
             raise _too_large(name, max_bytes)
-        files.append(SourceFile(plain, _kind_name(name, head)))
+        files.append(SourceFile(plain, name, _kind(name, head)))
     return files
 
 
@@ -169,14 +173,19 @@ def _too_large(name: str, max_bytes: int) -> DataError:
     )
 
 
-def _kind_name(name: str, head: bytes) -> str:
-    """The name for messages; when content and suffix differ, the content decides Parquet and FASTA."""
+def _kind(name: str, head: bytes) -> str:
+    """What a file holds: by its content where that is certain, else by its suffix."""
     for magic, kind in _FOREIGN_MAGIC.items():
         if head.startswith(magic):
             raise DataError(f"{name}: {kind}; expected FASTA, CSV, TSV or Parquet, plain or gzip, in UTF-8")
     if head.startswith(_GZIP_MAGIC):
         raise DataError(f"{name}: gzip inside gzip; expected at most one layer")
-    stem = name.removesuffix(".gz").removesuffix(".GZ")
-    if head.startswith(b"PAR1") and not stem.endswith(".parquet"):
-        return f"{stem}.parquet"
-    return stem
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    for suffix in _TABLE_SUFFIXES:
+        if _stem(name).endswith(suffix):
+            return suffix.removeprefix(".")
+    first_line = head.partition(b"\n")[0].lower()
+    if not _stem(name).endswith(_FASTA_SUFFIXES) and b"accession" in first_line and b">" not in first_line:
+        return "tsv" if b"\t" in first_line else "csv"
+    return "fasta"

@@ -43,7 +43,7 @@ def ingest(source: str, records: Path, config: IngestConfig) -> IngestReport:
     with new_folder(records, "ingest", config) as draft, TemporaryDirectory(prefix="prottune-") as scratch:
         max_bytes = config.max_unpacked_megabytes * _MEGABYTE
         taken = take_source(source, Path(scratch), max_bytes, config.expected_digest, findings)
-        entries, labels = _checked_entries(taken, config, max_bytes, findings)
+        entries, labels = checked_entries(taken, config, findings)
         proteins = _split(entries, config, Path(scratch) / "clusters", findings)
         write_proteins(proteins, draft.path)
         draft.inputs["source"] = taken.sha256
@@ -69,9 +69,12 @@ def share_with_relative_in_train(proteins: Sequence[Protein]) -> float:
     return sum(protein.cluster in training for protein in test) / len(test)
 
 
-def _checked_entries(
-    taken: Source, config: IngestConfig, max_bytes: int, findings: Findings
-) -> tuple[list[Entry], LabelSet]:
+def checked_entries(taken: Source, config: IngestConfig, findings: Findings) -> tuple[list[Entry], LabelSet]:
+    """Read a source and apply every rule of docs/data.md but the splitting; in the order of accessions.
+
+    Raises: DataError with file:line for input that breaks a rule.
+    """
+    max_bytes = config.max_unpacked_megabytes * _MEGABYTE
     entries = _read(taken, max_bytes, findings)
     refuse_duplicate_accessions(entries)
     entries = check_residues(entries, findings)
@@ -85,8 +88,8 @@ def _checked_entries(
 def _read(taken: Source, max_bytes: int, findings: Findings) -> list[Entry]:
     entries: list[Entry] = []
     for file in taken.files:
-        if file.is_table:
-            entries += read_table(file.path, file.name, findings, max_bytes)
+        if file.kind != "fasta":
+            entries += read_table(file.path, file.name, file.kind, findings, max_bytes)
         else:
             with file.path.open("rb") as stream:
                 entries += read_labelled_fasta(stream, file.name, findings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -24,16 +25,16 @@ Row = tuple[str, Mapping[str, object]]
 """file:line (or file:row), and the cells by column."""
 
 
-def read_table(path: Path, name: str, findings: Findings, max_bytes: int) -> list[Entry]:
-    """Read a labelled table; its suffix says which kind. Proteins of an external test set are left out.
+def read_table(path: Path, name: str, kind: str, findings: Findings, max_bytes: int) -> list[Entry]:
+    """Read a labelled table: csv, tsv or parquet. Proteins of an external test set are left out.
 
     Raises: DataError with file:line (Parquet: file:row) for missing columns, empty or not-textual cells,
         rows of another width, and files that are no such table.
     """
-    if name.endswith(".parquet"):
+    if kind == "parquet":
         rows = _parquet_rows(path, name, findings, max_bytes)
     else:
-        rows = _text_rows(path, name, "," if name.endswith(".csv") else "\t", findings)
+        rows = _text_rows(path, name, "," if kind == "csv" else "\t", findings)
     entries = []
     for number, (where, cells) in enumerate(rows, start=1):
         if number > MAX_ENTRIES:
@@ -45,7 +46,10 @@ def read_table(path: Path, name: str, findings: Findings, max_bytes: int) -> lis
 
 def _entry(where: str, cells: Mapping[str, object], findings: Findings) -> Entry | None:
     accession = accession_of(_text(cells, "accession", where), where)
-    sequence = "".join(_text(cells, "sequence", where).split(" "))
+    given = _text(cells, "sequence", where)
+    sequence = re.sub(r"[ \t\r\n]", "", given)
+    if sequence != given:
+        findings.add("inner_blanks", accession)
     if len(sequence) > MAX_RESIDUES:
         raise DataError(
             f"{where}: {accession} has {len(sequence):,} residues; expected at most {MAX_RESIDUES:,}"
@@ -89,7 +93,7 @@ def _is_number(text: str) -> bool:
 
 def _text_rows(path: Path, name: str, separator: str, findings: Findings) -> Iterator[Row]:
     with path.open("rb") as stream:
-        lines = (f"{line}\n" for _, line in read_lines(stream, name, findings.counts))
+        lines = (f"{line}\n" for _, line in read_lines(stream, name, findings.add))
         reader = csv.reader(lines, delimiter=separator, strict=True)
         try:
             columns = _columns(next(reader, []), f"{name}:1", findings)

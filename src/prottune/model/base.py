@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +19,10 @@ from prottune.model.fetching import local_folder
 from prottune.model.presets import PRESETS, preset_config
 from prottune.model.published import check_vocabulary, encoder_weights, read_config, weight_files
 
-CONTAMINATED = ("prot_bert_bfd_localization",)
-"""Published models that were trained on DeepLoc's own labels. Source: notes in the AWS sample's issue 1."""
+CONTAMINATED = ("protbertbfdlocalization",)
+"""Letters in the names of published models that were trained on DeepLoc's own labels.
+
+Source: https://huggingface.co/Rostlab/prot_bert_bfd_localization"""
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,9 @@ def _put_weights(model: LocationModel, folder: Path) -> None:
 
 
 def _refuse_contaminated(name: str) -> None:
+    letters = re.sub(r"[^a-z]", "", name.lower())
     for contaminated in CONTAMINATED:
-        if contaminated in name.lower():
+        if contaminated in letters:
             raise ConfigError(
                 f"base_model={name!r} was already fine-tuned on DeepLoc's labels, so every score on DeepLoc "
                 "would be flattered; take Rostlab/prot_bert or Rostlab/prot_bert_bfd"

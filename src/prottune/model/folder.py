@@ -16,6 +16,7 @@ from prottune.alphabet import ALPHABET_SHA256
 from prottune.artifacts import read_manifest
 from prottune.errors import ArtifactError
 from prottune.model.classifier import LocationConfig, LocationModel
+from prottune.model.heads import HEADS
 from prottune.model.tokenizer import save_tokenizer
 
 DESCRIPTION_FILE = "prottune.json"
@@ -86,15 +87,25 @@ def load_model(
             f"{folder}: made with alphabet {description.alphabet_sha256[:12]}, this prottune has "
             f"{ALPHABET_SHA256[:12]}; its ids would mean other residues"
         )
-    settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    settings.pop("model_type")
-    config = LocationConfig(**{**settings, "head": description.head})
-    if tuple(config.id2label[index] for index in range(config.num_labels)) != description.labels:
+    if description.head not in HEADS:
+        raise ArtifactError(f"{folder}: head {description.head!r}, expected one of {', '.join(HEADS)}")
+    model = LocationModel(_read_config(folder, description.head))
+    if model.labels != description.labels:
         raise ArtifactError(f"{folder}: {CONFIG_FILE} and {DESCRIPTION_FILE} name other locations")
-    model = LocationModel(config)
-    model.load_state_dict(_read_weights(folder, description.head))
+    try:
+        model.load_state_dict(_read_weights(folder, description.head))
+    except RuntimeError as error:  # torch names every key, line by line
+        raise ArtifactError(f"{folder}: the weights do not fit {CONFIG_FILE}: {' '.join(str(error).split())}") from error
     model.to(device=device, dtype=dtype).classifier.float()
     return model.eval().requires_grad_(False), description
+
+
+def _read_config(folder: Path, head: str) -> LocationConfig:
+    settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    settings.pop("model_type")
+    if head == "cls":
+        settings["head_dropout"] = settings.pop("classifier_dropout")
+    return LocationConfig(**{**settings, "head": head})
 
 
 def _config(model: LocationModel) -> dict[str, Any]:

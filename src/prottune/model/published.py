@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -115,12 +116,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        # Files of torch before 1.6 are no zip archives and cannot be mapped into memory.
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings(action="ignore"):  # another protocol is read or refused below all the same
+            # Files of torch before 1.6 are no zip archives and cannot be mapped into memory.
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ArtifactError(
-            f"{path}: refused, it is damaged or holds more than weights ({str(error).splitlines()[0]})"
-        ) from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ArtifactError(f"{path}: refused, it is damaged or holds more than weights ({reason})") from error
     if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise ArtifactError(f"{path}: expected a table of weights, got {type(found).__name__}")
     return found

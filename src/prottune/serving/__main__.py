@@ -43,7 +43,8 @@ def main(words: list[str]) -> int:
 
 
 def _stop_at_end_of_input() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1024):  # not sys.stdin.read(): its lock would outlive the thread
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

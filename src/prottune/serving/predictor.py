@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
@@ -20,22 +20,13 @@ from prottune.serving.sdk import InferOutput, InferRequest, InferResponse, Model
 from prottune.serving.settings import MODEL_NAME, ServeConfig
 
 if TYPE_CHECKING:
-    from prottune.model.inference import Prediction
-
-
-class Answering(Protocol):
-    """What is asked of a model: `prottune.model.inference.Predictor` has it."""
-
-    labels: tuple[str, ...]
-
-    def predict(self, sequences: Sequence[str]) -> list[Prediction]:
-        """Answer for each sequence, in order."""
+    from prottune.model.inference import Prediction, Predictor
 
 
 class LocationPredictor(Model):  # type: ignore[misc]
     """Serves one model under the name `prottune`."""
 
-    def __init__(self, predictor: Answering, config: ServeConfig, model_version: str) -> None:
+    def __init__(self, predictor: Predictor, config: ServeConfig, model_version: str) -> None:
         super().__init__(MODEL_NAME)
         self.model_version = model_version
         self._predictor = predictor

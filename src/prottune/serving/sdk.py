@@ -5,7 +5,7 @@ import sys
 _ours, sys.argv = sys.argv, sys.argv[:1]
 try:
     from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, ModelRepository
-    from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady
+    from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady, ServerNotReady
     from kserve.protocol.dataplane import DataPlane
     from kserve.protocol.rest.server import metrics_handler
     from kserve.protocol.rest.v1_endpoints import V1Endpoints
@@ -24,6 +24,7 @@ __all__ = [
     "ModelNotFound",
     "ModelNotReady",
     "ModelRepository",
+    "ServerNotReady",
     "V1Endpoints",
     "V2Endpoints",
     "metrics_handler",

