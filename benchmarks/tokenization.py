@@ -1,11 +1,11 @@
-"""How fast residues become ids in an Arrow file, beside the fastest single call there is and the usual tokenizer.
+"""How fast residues become ids in an Arrow file, beside the fastest single call and the usual tokenizer.
 
     python benchmarks/tokenization.py [--source FASTA] [--results FILE.json]
 
 Without `--source`, 13,704 random proteins with DeepLoc's distribution of lengths. One thread, processor time,
-ways interleaved, least of many. Ids are checked to be equal. `limit` is `bytes.translate` over one flat buffer
-that already holds all proteins with their marks, nothing written; ours starts from a column of sequences,
-marks, translates and writes the Arrow file. Hashing the sequences is timed apart.
+ways interleaved, least of many. Ids are checked to be equal. `limit` is `bytes.translate` over one flat
+buffer that already holds all proteins with their marks, nothing written; ours starts from a column of
+sequences, marks, translates and writes the Arrow file. Hashing the sequences is timed apart.
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ def measure(sequences: list[str], folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", type=Path, help="FASTA of real proteins")
     parser.add_argument("--results", type=Path, help="write the row as JSON here")
     arguments = parser.parse_args()
@@ -125,7 +127,7 @@ def main() -> None:
     ratio = seconds["translate"] / seconds["encode and write"]
     row = {
         "name": "tokenize",
-        "what": "a column of sequences -> ids in a written Arrow file; limit: bytes.translate of one flat buffer",
+        "what": "sequences -> ids in a written Arrow file; limit: bytes.translate of one flat buffer",
         "unit": "million residues/s",
         "ours": num_residues / seconds["encode and write"] / 1e6,
         "peer": num_residues / seconds["hugging face"] / 1e6,

@@ -18,6 +18,5 @@ def deploy(model: Input[Model], version: str, deploy_to: str, metrics: Output[Me
     with step("deploy", config) as tracker:
         report = deploy(s3_uri(model.uri), config, version)
         tracker.numbers(numbers(report, "deploy"))
-    for name, value in numbers(report).items():
-        metrics.log_metric(name, value)
+    metrics.metadata.update(numbers(report))
     return report.url

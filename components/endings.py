@@ -35,5 +35,7 @@ def finish(status: PipelineTaskFinalStatus) -> None:
     """Close the MLflow run as the pipeline ended."""
     from prottune.tracking import close_run
 
-    ends = {"SUCCEEDED": "FINISHED", "CANCELLED": "KILLED"}
-    close_run(ends.get(status.state, "FAILED"))
+    if status.state == "SUCCEEDED":
+        close_run("FINISHED")
+    else:
+        close_run("KILLED" if status.state == "CANCELLED" else "FAILED")

@@ -23,18 +23,20 @@ def evaluate(
     """Score a model on proteins it never saw and decide: promote or hold."""
     from pathlib import Path
 
-    from prottune.evaluation.settings import EvaluateConfig
-    from prottune.evaluation.stage import evaluate
+    from prottune.evaluation import settings, stage
     from prottune.registration import champion_folder
     from prottune.tracking import numbers, step
 
-    config = EvaluateConfig(max_loss_to_champion=max_loss_to_champion, min_gate_proteins=min_gate_proteins)
+    config = settings.EvaluateConfig(
+        max_loss_to_champion=max_loss_to_champion, min_gate_proteins=min_gate_proteins
+    )
     with step("evaluate", config) as tracker, champion_folder() as (champion, version):
-        result = evaluate(Path(records.path), Path(model.path), Path(report.path), config, champion, version)
+        result = stage.evaluate(
+            Path(records.path), Path(model.path), Path(report.path), config, champion, version
+        )
         tracker.numbers(numbers(result.metrics, "evaluate"))
         tracker.artifact(Path(report.path) / "report.html", "evaluate")
-    for name, value in numbers(result.metrics).items():
-        metrics.log_metric(name, value)
+    metrics.metadata.update(numbers(result.metrics))
     confusion.log_confusion_matrix(result.locations, result.confusion)
     Path(page.path).write_bytes((Path(report.path) / "report.html").read_bytes())
     Path(reasons).write_text("\n".join(f"- {reason}" for reason in result.reasons))

@@ -29,6 +29,5 @@ def ingest(
         tracker.numbers(numbers(report, "ingest"))
         tracker.tags({"prottune.dataset_digest": report.dataset_digest})
         tracker.artifact(Path(records.path) / "report.html", "ingest")
-    for name, value in numbers(report).items():
-        metrics.log_metric(name, value)
+    metrics.metadata.update(numbers(report))
     Path(page.path).write_bytes((Path(records.path) / "report.html").read_bytes())

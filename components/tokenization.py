@@ -24,5 +24,4 @@ def tokenize(
     with step("tokenize", config) as tracker:
         report = tokenize(Path(records.path), Path(tokens.path), config)
         tracker.numbers(numbers(report, "tokenize"))
-    for name, value in numbers(report).items():
-        metrics.log_metric(name, value)
+    metrics.metadata.update(numbers(report))

@@ -49,5 +49,4 @@ def train(
     with step("train", config) as tracker:
         report = train(Path(tokens.path), Path(model.path), config, on_point=tracker.point)
         tracker.numbers(numbers(report, "train"))
-    for name, value in numbers(report).items():
-        metrics.log_metric(name, value)
+    metrics.metadata.update(numbers(report))

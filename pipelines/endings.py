@@ -67,7 +67,7 @@ def gather(run: Run) -> Findings:
     steps = run.folder / STEPS_FOLDER
     verdict, champion = step_outputs(steps, "evaluate"), step_outputs(steps, "promote")
     folders = {
-        name: str(place / name)
+        name: str(_short(run, place / name))
         for name, step in (("records", "ingest"), ("model", "train"), ("report", "evaluate"))
         if (place := step_outputs(steps, step)["folder"]) is not None
     }
@@ -86,6 +86,14 @@ def gather(run: Run) -> Findings:
         metrics=_read_json(Path(folders["report"]) / "metrics.json") if "report" in folders else {},
         endpoint=step_outputs(steps, "deploy")["metrics"],
     )
+
+
+def _short(run: Run, folder: Path) -> Path:
+    """Give a step's output a name that can be typed: runs/NAME/model -> where kfp put it."""
+    link = run.folder / folder.name
+    if not link.is_symlink():
+        link.symlink_to(folder.relative_to(run.folder))
+    return link
 
 
 def _read_json(path: Path) -> dict[str, Any]:

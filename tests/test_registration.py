@@ -133,7 +133,8 @@ def test_a_store_uri_is_kept_as_it_is_and_a_file_uri_becomes_a_path(tmp_path: Pa
     model = model_folder(tmp_path / "my model")
     report = report_on(model)
     assert register(model, "s3://bucket/runs/1/model", report, "run-1").uri == "s3://bucket/runs/1/model"
-    assert register(model, model.as_uri(), report, "run-2").uri == str(model)
+    assert register(model, "minio://bucket/model", report, "run-2").uri == "s3://bucket/model"
+    assert register(model, model.as_uri(), report, "run-3").uri == str(model)
 
 
 def test_promotion_moves_champion_and_previous(tmp_path: Path) -> None:

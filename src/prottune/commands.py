@@ -215,8 +215,8 @@ class Serve:
 
     model: str
     """Folder or s3:// address of a model."""
-    model_version: str = "by-hand"
-    """Version that goes with every answer."""
+    model_version: str = ""
+    """Version that goes with every answer; empty: the start of the model's digest."""
     settings: ServeConfig
 
     def run(self) -> Iterator[str]:

@@ -61,12 +61,11 @@ def _explain(event: refusals.ParseErrorEvent, known: Sequence[str], program: str
             line = f"{_flag(argument)} needs a value{more}"
         case refusals.InvalidChoice(argument=argument, value=value, choices=choices):
             line = f"{_flag(argument)}: got {value!r}, expected one of {', '.join(choices)}"
-        case refusals.InstantiationFailure(argument=None, message=message):
-            line = " ".join(message.split())
         case refusals.InstantiationFailure(argument=argument, message=message):
-            got = " ".join(message.split()).rsplit(": ", 1)[-1]
-            kind = str(argument.lowered.metavar)
-            line = f"{_flag(argument)}: got {got}, expected {_KINDS.get(kind, kind)}"
+            line = " ".join(message.split())
+            if argument is not None:
+                kind = str(argument.lowered.metavar)
+                line = f"{_flag(argument)}: got {line.rsplit(': ', 1)[-1]}, expected {_KINDS.get(kind, kind)}"
     return line
 
 

@@ -19,7 +19,7 @@ def mlflow_client(uri: str) -> MlflowClient:
     short_and_private = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default blocks a caller for 245 s when the server dies
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default blocks a caller for 245 s when the server dies
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
         "MLFLOW_LOGGING_LEVEL": "WARNING",

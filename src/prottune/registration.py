@@ -18,14 +18,13 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 from prottune import __version__
 from prottune.artifacts import read_manifest
 from prottune.errors import ArtifactError, ConfigError, TrackingError
 from prottune.mlflow_store import masked
 from prottune.registry import MODEL_NAME, Alias, Registry, registry
+from prottune.storage import fetch_folder, local_path, s3_uri
 from prottune.tracking import PIPELINE_RUN_TAG, numbers, open_tracker
 
 MODEL_DIGEST_TAG = "prottune.model_digest"
@@ -82,8 +81,6 @@ def champion_folder() -> Iterator[tuple[Path | None, str]]:
     if champion is None:
         yield None, ""
         return
-    from prottune.storage import fetch_folder
-
     with tempfile.TemporaryDirectory(prefix="prottune-champion-") as scratch:
         if champion.uri.startswith(("mlflow-artifacts:", "runs:", "models:")):
             yield registry().download(champion.uri, Path(scratch)), champion.version
@@ -107,8 +104,9 @@ def register(model: Path, uri: str, report: Path, run_key: str, settings_digest:
     store, run_id = registry(), open_tracker().run_id
     found, uploaded = store.version_with_tags(key), False
     if created := found is None:
-        source = _absolute(uri)
-        if uploaded := _only_here(source) and store.uri.startswith("http"):
+        folder = local_path(uri)
+        source = str(folder.absolute()) if folder else s3_uri(uri)
+        if uploaded := folder is not None and store.uri.startswith("http"):
             source = store.upload(model, _needed(run_id, store))
         facts = _facts(model, report) | {SETTINGS_DIGEST_TAG: settings_digest}
         found = store.create_version(source, run_id, key | {n: v for n, v in facts.items() if v})
@@ -209,17 +207,6 @@ def _facts(model: Path, report: Path) -> dict[str, str]:
         CODE_DIGEST_TAG: code_digest(),
         **{f"prottune.{name.replace('/', '_')}": f"{value:.4f}" for name, value in wanted.items()},
     }
-
-
-def _absolute(uri: str) -> str:
-    """A local folder's absolute path, however it was spelled; other URIs as they are."""
-    if uri.startswith("file:"):
-        return url2pathname(urlparse(uri).path)
-    return uri if "://" in uri else str(Path(uri).absolute())
-
-
-def _only_here(source: str) -> bool:
-    return "://" not in source
 
 
 def _needed(run_id: str, store: Registry) -> str:

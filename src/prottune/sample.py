@@ -108,7 +108,16 @@ class _Synthetic:
 
 
 def write_sample(output: Path, config: SampleConfig) -> SampleReport:
-    """Write synthetic proteins as FASTA, and `signals.tsv` beside it, which says where their signals lie."""
+    """Write synthetic proteins as FASTA, and `signals.tsv` beside it, which says where their signals lie.
+
+    Raises: ConfigError if `output` is a folder or has the name of the table of signals.
+    """
+    if output.is_dir():
+        raise ConfigError(f"{output} is a folder; expected the name of a FASTA file")
+    if output.name == SIGNALS_FILE:
+        raise ConfigError(
+            f"{output}: {SIGNALS_FILE} is written beside the FASTA file; name that one otherwise"
+        )
     proteins = _synthesize(config)
     signals = output.with_name(SIGNALS_FILE)
     rows = [

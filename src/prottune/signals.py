@@ -86,7 +86,7 @@ class Signal(Enum):
     VACUOLAR_MOTIF = Form(("NPiRLP",), ("RLPiNP", "RLiNPP"))
     HELIX = Form(
         ("b hhhhhhhhhhhhhhhhhh d", "b hhhhhhhhhhhhhhhhhhhh d"),
-        ("hhhhhhh bd hhhhhhhhhhh", "hhhhhhhhh bd hhhhhhhhhhh", "hhhhhhhhhhhh bd hhhhhhh"),
+        ("hhhhhhh bd hhhhhhhhhhh", "hhhhhhhhh bd hhhhhhhhh", "hhhhhhhhhhhh bd hhhhhhhh"),
     )
     NUCLEAR = Form(
         ("PKKKRKV", "KRPxxxxxxxxxxKKKRK"),

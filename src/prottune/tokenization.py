@@ -76,7 +76,7 @@ def tokenize(records: Path, tokens: Path, config: TokenizeConfig) -> TokenizeRep
 def token_table(proteins: pa.Table, labels: list[str], config: TokenizeConfig) -> pa.Table:
     """Make the table of `TOKENS_SCHEMA` from the table of `PROTEINS_SCHEMA`, in the same order.
 
-    Raises: DataError naming a location that is not in `labels`, or a protein with a letter that is no residue.
+    Raises: DataError naming a location that is not in `labels`, or a protein with a strange letter.
     """
     sequences = proteins["sequence"].combine_chunks()
     num_residues = pc.cast(pc.binary_length(sequences), pa.int32())
@@ -143,5 +143,7 @@ def _refuse_unknown(ids: pa.LargeListArray, proteins: pa.Table) -> None:
 def _read(records: Path) -> pa.Table:
     table = pa.parquet.read_table(records / PROTEINS_FILE)
     if not table.schema.equals(PROTEINS_SCHEMA):
-        raise ArtifactError(f"{records / PROTEINS_FILE}: columns {table.schema.names}, expected {PROTEINS_SCHEMA.names}")
+        raise ArtifactError(
+            f"{records / PROTEINS_FILE}: columns {table.schema.names}, expected {PROTEINS_SCHEMA.names}"
+        )
     return table

@@ -37,11 +37,12 @@ FAILED_STAGE_TAG = "prottune.failed_stage"
 ERROR_TAG = "prottune.error"
 
 _LONGEST_PARAM = 6000
-_METRICS_PER_CALL = 500
+_METRICS_PER_CALL, _MOST_WAITING = 500, 100_000
 _PARAMS_PER_CALL = 100
 _FLUSH_SECONDS = 5.0
-_SLOW_SECONDS, _PAUSE_SECONDS = 1.0, 60.0
-"""After a call that failed this slowly MLflow is left alone for a minute: a dead server may cost no more."""
+_SLOW_SECONDS, _PAUSE_FACTOR = 1.0, 20
+"""After a call that failed as slowly as this, MLflow is left alone for 20 times as long as the call took: a
+server that is away costs a twentieth of the time at most. Points wait meanwhile."""
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Tracker(Protocol):
         """Set words by which the run is found; they may change."""
 
     def flush(self) -> None:
-        """Send the points that wait."""
+        """Send the points that wait; MLflow is asked once more even if it was away a moment ago."""
 
 
 class SilentTracker:
@@ -99,7 +100,7 @@ class MlflowTracker:
         """Calls that MLflow refused or that were skipped while it was not reachable."""
         self._client = client
         self._waiting: list[Any] = []
-        self._last_flush = monotonic()
+        self._last_sent = monotonic()
         self._paused_until = 0.0
 
     def settings(self, values: Mapping[str, object]) -> None:
@@ -112,12 +113,12 @@ class MlflowTracker:
 
     def point(self, values: Mapping[str, float | int]) -> None:
         self._add(values, int(values.get("step", 0)))
-        if len(self._waiting) >= _METRICS_PER_CALL or monotonic() - self._last_flush > _FLUSH_SECONDS:
-            self.flush()
+        if len(self._waiting) >= _METRICS_PER_CALL or monotonic() - self._last_sent > _FLUSH_SECONDS:
+            self._send()
 
     def numbers(self, values: Mapping[str, float | int]) -> None:
         self._add(values, 0)
-        self.flush()
+        self._send()
 
     def artifact(self, path: Path, folder: str = "") -> None:
         send = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
@@ -130,11 +131,8 @@ class MlflowTracker:
         self._try(lambda: self._client.log_batch(self.run_id, tags=tags))
 
     def flush(self) -> None:
-        self._last_flush = monotonic()
-        waiting, self._waiting = self._waiting, []
-        for start in range(0, len(waiting), _METRICS_PER_CALL):
-            chunk = waiting[start : start + _METRICS_PER_CALL]
-            self._try(lambda chunk=chunk: self._client.log_batch(self.run_id, metrics=chunk))  # type: ignore[misc]
+        self._paused_until = 0.0
+        self._send()
 
     def end(self, status: str) -> None:
         """Send what waits and end the run."""
@@ -148,8 +146,19 @@ class MlflowTracker:
         found = numbers({name: value for name, value in values.items() if name != "step"})
         self._waiting += [Metric(_key(name), value, now, step) for name, value in found.items()]
 
+    def _send(self) -> None:
+        self._last_sent = monotonic()
+        del self._waiting[:-_MOST_WAITING]
+        while (chunk := self._waiting[:_METRICS_PER_CALL]) and not self._is_paused():
+            self._try(lambda chunk=chunk: self._client.log_batch(self.run_id, metrics=chunk))  # type: ignore[misc]
+            if not self._is_paused():  # sent, or refused for good
+                del self._waiting[: len(chunk)]
+
+    def _is_paused(self) -> bool:
+        return monotonic() < self._paused_until
+
     def _try(self, call: Callable[[], object]) -> None:
-        if monotonic() < self._paused_until:
+        if self._is_paused():
             self.num_failed += 1
             return
         begun = monotonic()
@@ -157,8 +166,8 @@ class MlflowTracker:
             call()
         except Exception as error:  # whatever MLflow raises, the stage goes on
             self.num_failed += 1
-            if monotonic() - begun > _SLOW_SECONDS:
-                self._paused_until = monotonic() + _PAUSE_SECONDS
+            if (seconds := monotonic() - begun) > _SLOW_SECONDS:
+                self._paused_until = monotonic() + _PAUSE_FACTOR * seconds
             if self.num_failed == 1:
                 _log.warning("MLflow run %s: %s; the stage goes on untracked", self.run_id, one_line(error))
 

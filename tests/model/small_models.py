@@ -29,7 +29,9 @@ def small_config(**changes):
 def small_model(head, labels=LABELS, seed=0, head_dropout=0.0, **changes):
     """A two-layer model with random weights, large enough that answers differ."""
     torch.manual_seed(seed)
-    model = LocationModel(new_config(small_config(initializer_range=0.2, **changes), head, labels, head_dropout))
+    model = LocationModel(
+        new_config(small_config(initializer_range=0.2, **changes), head, labels, head_dropout)
+    )
     return model.eval()
 
 
@@ -60,4 +62,3 @@ def write_model(folder, model, **changes):
     with new_folder(folder, "train", None) as draft:
         save_model(model, draft.path, description(model.config.head, labels=model.labels, **changes))
     return folder
-

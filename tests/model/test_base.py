@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from prottune.errors import ArtifactError, ConfigError, StorageError
 from prottune.model import fetching
 from prottune.model.base import build_model, find_base, load_base
 from prottune.model.presets import MAX_POSITIONS, PRESETS
-from tests.model.small_models import LABELS, small_config
+from tests.model.small_models import LABELS, small_config, small_model, write_model
 
 PROTBERT_CONFIG = {
     "architectures": ["BertForMaskedLM"],
@@ -34,7 +35,7 @@ REVISION = "0123456789" * 4
 
 
 def published_weights(seed=1):
-    """Weights as Rostlab published them: the encoder under `bert.`, with a pooler, and the pre-training heads."""
+    """Weights as Rostlab published them: under `bert.`, with a pooler, and the heads of pre-training."""
     torch.manual_seed(seed)
     model = BertForMaskedLM(small_config(max_position_embeddings=9000))
     weights = dict(model.state_dict())
@@ -78,9 +79,9 @@ def test_protbert_loads_as_it_is_published(tmp_path, head, zipped):
 
 def test_weights_without_the_bert_prefix_and_with_old_layer_norm_names_load(tmp_path):
     old = {
-        name.removeprefix("bert.").replace("LayerNorm.weight", "LayerNorm.gamma").replace(
-            "LayerNorm.bias", "LayerNorm.beta"
-        ): tensor
+        name.removeprefix("bert.")
+        .replace("LayerNorm.weight", "LayerNorm.gamma")
+        .replace("LayerNorm.bias", "LayerNorm.beta"): tensor
         for name, tensor in published_weights().items()
     }
     model = load(write_base(tmp_path / "base", weights=old))
@@ -146,9 +147,17 @@ def without(name):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"weights": without("bert.encoder.layer.1.output.dense.bias")}, "1 encoder weights are missing, .*layer.1"),
         (
-            {"weights": {**published_weights(), "bert.embeddings.word_embeddings.weight": torch.zeros(31, 32)}},
+            {"weights": without("bert.encoder.layer.1.output.dense.bias")},
+            "1 encoder weights are missing, .*layer.1",
+        ),
+        (
+            {
+                "weights": {
+                    **published_weights(),
+                    "bert.embeddings.word_embeddings.weight": torch.zeros(31, 32),
+                }
+            },
             r"word_embeddings.weight has shape \(31, 32\), config.json says \(30, 32\)",
         ),
         ({"weights": [1, 2]}, "expected a table of weights, got list"),
@@ -162,7 +171,10 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, change, words):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"vocabulary": [*VOCABULARY[:6], "X", *VOCABULARY[7:]]}, "token 6 is 'X', expected 'A' as in ProtBERT"),
+        (
+            {"vocabulary": [*VOCABULARY[:6], "X", *VOCABULARY[7:]]},
+            "token 6 is 'X', expected 'A' as in ProtBERT",
+        ),
         ({"vocabulary": VOCABULARY[:29]}, "29 tokens, expected 30 as in ProtBERT"),
         ({"vocabulary": [*VOCABULARY, "J"]}, "31 tokens, expected 30 as in ProtBERT"),
         ({"config": {**PROTBERT_CONFIG, "vocab_size": 33}}, "vocab_size 33, expected ProtBERT's 30"),
@@ -206,7 +218,9 @@ def test_a_damaged_folder_is_refused(tmp_path, file, content, words):
         load(folder)
 
 
-@pytest.mark.parametrize("name", ["Rostlab/prot_bert_bfd_localization", "s3://models/ProtBert_BFD_localization/"])
+@pytest.mark.parametrize(
+    "name", ["Rostlab/prot_bert_bfd_localization", "s3://models/ProtBert_BFD_localization/"]
+)
 def test_a_base_that_knows_deeplocs_labels_is_refused_before_anything_is_fetched(name):
     with pytest.raises(ConfigError, match="already fine-tuned on DeepLoc's labels"):
         load_base(name, REVISION, "attention", LABELS, 0.1)
@@ -226,7 +240,9 @@ def test_a_hub_model_that_cannot_be_fetched_is_an_outside_failure(monkeypatch, t
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(StorageError, match="https://huggingface.co/Rostlab/prot_bert: could not fetch revision"):
+    with pytest.raises(
+        StorageError, match=r"https://huggingface.co/Rostlab/prot_bert: could not fetch revision"
+    ):
         load_base("Rostlab/prot_bert", REVISION, "attention", LABELS, 0.1)
 
 
@@ -249,6 +265,31 @@ def test_a_hub_model_is_fetched_at_its_revision_without_code(monkeypatch, tmp_pa
         "patterns": list(fetching.HUB_FILES),
     }
     assert not any(pattern.endswith(".py") or pattern == "*" for pattern in fetching.HUB_FILES)
+
+
+def test_a_base_can_be_named_by_uri(tmp_path, monkeypatch):
+    folder = write_base(tmp_path / "base")
+    by_file = load_base(folder.as_uri(), "", "attention", LABELS, 0.1)
+    assert by_file.base.name == folder.as_uri()
+    fetched = []
+
+    def fetch_folder(uri, target):
+        fetched.append(uri)
+        return Path(shutil.copytree(folder, target))
+
+    monkeypatch.setattr("prottune.storage.fetch_folder", fetch_folder)
+    by_s3 = load_base("s3://models/prot_bert", "", "attention", LABELS, 0.1)
+    assert fetched == ["s3://models/prot_bert"]
+    assert by_s3.base.digest == by_file.base.digest
+
+
+def test_a_model_that_prottune_trained_can_be_a_base(tmp_path, head):
+    trained = small_model(head, max_position_embeddings=9000)
+    folder = write_model(tmp_path / "model", trained)
+    model = load_base(str(folder), "", head, ("A", "B"), 0.1)
+    assert model.labels == ("A", "B")
+    for name, tensor in model.bert.state_dict().items():
+        assert torch.equal(tensor, trained.bert.state_dict()[name]), name
 
 
 def test_a_base_that_is_found_once_builds_the_same_model_in_every_process(tmp_path):

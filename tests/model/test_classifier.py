@@ -81,7 +81,9 @@ def test_the_attention_head_equals_light_attention_written_for_one_protein():
         values_DL, weights_DL = functional.conv1d(
             residues_1DL, head.convolution.weight, head.convolution.bias, padding=4
         )[0].chunk(2)
-        pooled_E = torch.cat([(values_DL * weights_DL.softmax(dim=1)).sum(dim=1), values_DL.max(dim=1).values])
+        pooled_E = torch.cat(
+            [(values_DL * weights_DL.softmax(dim=1)).sum(dim=1), values_DL.max(dim=1).values]
+        )
         expected.append(functional.relu(head.hidden(pooled_E)))
     torch.testing.assert_close(head(hidden_TD, batch), torch.stack(expected), rtol=0, atol=1e-5)
 
@@ -90,7 +92,9 @@ def test_a_protein_longer_than_the_position_table_is_refused(head):
     model = small_model(head)
     assert model.max_residues == 254
     assert model(batch_of(254)).shape == (1, len(LABELS))
-    with pytest.raises(DataError, match="a protein of 255 residues: this model reads at most 254; cut longer"):
+    with pytest.raises(
+        DataError, match="a protein of 255 residues: this model reads at most 254; cut longer"
+    ):
         model(batch_of(3, 255))
 
 

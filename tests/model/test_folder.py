@@ -92,8 +92,14 @@ def rewritten(tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda content: {**content, "alphabet_sha256": "0" * 64}, "made with alphabet 000000000000, this prottune"),
-        (lambda content: {**content, "labels": ["A", "B", "C"]}, "config.json and prottune.json name other locations"),
+        (
+            lambda content: {**content, "alphabet_sha256": "0" * 64},
+            "made with alphabet 000000000000, this prottune",
+        ),
+        (
+            lambda content: {**content, "labels": ["A", "B", "C"]},
+            "config.json and prottune.json name other locations",
+        ),
         (lambda content: {**content, "future": 1}, "fields .*'future'.*, expected"),
         (lambda content: {key: content[key] for key in content if key != "head"}, "expected .*'head'"),
         (lambda content: {**content, "head": "lstm"}, "head 'lstm', expected one of cls, mean, attention"),
@@ -125,7 +131,9 @@ def test_a_folder_of_another_stage_is_refused(tmp_path):
 def test_a_folder_without_a_description_is_refused(tmp_path):
     with new_folder(tmp_path / "model", "train", None) as draft:
         (draft.path / "config.json").write_text("{}")
-    with pytest.raises(ArtifactError, match=r"prottune.json: missing; this is not a model that prottune trained"):
+    with pytest.raises(
+        ArtifactError, match=r"prottune.json: missing; this is not a model that prottune trained"
+    ):
         load_model(tmp_path / "model")
 
 
@@ -135,5 +143,5 @@ def test_weights_of_another_shape_are_refused(tmp_path):
         save_model(model, draft.path, description("mean"))
         path = draft.path / "config.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "num_hidden_layers": 3}))
-    with pytest.raises(ArtifactError, match="weights do not fit config.json"):
+    with pytest.raises(ArtifactError, match=r"weights do not fit config.json"):
         load_model(tmp_path / "model")

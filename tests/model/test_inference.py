@@ -104,7 +104,11 @@ def test_a_folder_answers_as_the_model_that_was_saved(tmp_path, head):
 
 
 def test_precision_follows_the_hardware(monkeypatch):
-    for amx, avx, expected in ((True, False, torch.bfloat16), (False, True, torch.bfloat16), (False, False, torch.float32)):
+    for amx, avx, expected in (
+        (True, False, torch.bfloat16),
+        (False, True, torch.bfloat16),
+        (False, False, torch.float32),
+    ):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx)
         assert choose_precision("auto", "cpu") == expected
@@ -133,7 +137,9 @@ def test_golden_files_are_equal_for_equal_models(tmp_path):
     assert (tmp_path / "one" / GOLDEN_FILE).read_bytes() == (tmp_path / "two" / GOLDEN_FILE).read_bytes()
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "missing"), ("{", "not a file of golden"), ("[]", "not a file")])
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "missing"), ("{", "not a file of golden"), ("[]", "not a file")]
+)
 def test_a_folder_without_golden_answers_is_refused(tmp_path, content, words):
     if content is not None:
         (tmp_path / GOLDEN_FILE).write_text(content)

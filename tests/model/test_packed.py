@@ -71,7 +71,9 @@ def test_the_bf16_training_path_on_a_cpu_equals_flash_attention(monkeypatch, lon
     results = []
     for dtype in (torch.float32, torch.bfloat16):
         tensors = [tensor.to(dtype, copy=True).requires_grad_() for tensor in inputs]
-        attended, weights = packed.packed_attention(torch.nn.Module(), *tensors, None, batch=batch, scaling=0.25)
+        attended, weights = packed.packed_attention(
+            torch.nn.Module(), *tensors, None, batch=batch, scaling=0.25
+        )
         (attended.float() * pull).sum().backward()
         assert weights is None
         results.append([attended, *(tensor.grad for tensor in tensors)])

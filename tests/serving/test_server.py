@@ -13,6 +13,8 @@ import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from letters import LettersPredictor
 
 from prottune.errors import ConfigError
@@ -175,6 +177,38 @@ def test_a_lying_binary_header_is_refused(app: FastAPI, length: str) -> None:
     reply = ask(app, "POST", INFER, content=json.dumps(tensor(["M"])) + "\x01\x02", headers=headers)
     assert reply.status_code == 400
     assert list(reply.json()) == ["error"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.just("MKT"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["sequence", "accession", "instances", "x"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+TENSOR = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.just("sequence") | JSON,
+        "shape": st.lists(st.integers(-2, 3), max_size=2) | JSON,
+        "datatype": st.sampled_from(["BYTES", "bytes", "FP16", "INT64", "?"]) | JSON,
+        "data": st.lists(JSON, max_size=3) | JSON,
+        "parameters": JSON,
+    },
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(instances=JSON, tensors=st.lists(TENSOR | JSON, max_size=2), outputs=JSON, number=JSON)
+def test_no_json_makes_the_server_fail(
+    app: FastAPI, instances: Any, tensors: Any, outputs: Any, number: Any
+) -> None:
+    v1 = ask(app, "POST", PREDICT, content=json.dumps({"instances": instances}))
+    body = {"inputs": tensors, "outputs": outputs, "id": number, "parameters": number}
+    v2 = ask(app, "POST", INFER, content=json.dumps(body))
+    v2_alone = ask(app, "POST", INFER, content=json.dumps({"inputs": tensors}))
+    assert {v1.status_code, v2.status_code, v2_alone.status_code} <= {200, 400}
 
 
 def test_an_unknown_model_and_a_wrong_method_are_named(app: FastAPI) -> None:

@@ -65,7 +65,9 @@ def points(curve: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in curve.read_text().splitlines()]
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(make_token_folder, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    make_token_folder, tmp_path: Path
+) -> None:
     tokens = make_token_folder()
     first, again = (run(tokens, CONFIG, tmp_path / name).best for name in ("a", "b"))
     other = run(tokens, replace(CONFIG, seed=44), tmp_path / "c").best
@@ -89,7 +91,9 @@ def test_the_first_loss_is_the_weighted_mean_over_the_proteins_of_the_first_batc
     assert points(tmp_path / "curve")[0]["train/loss"] == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_the_best_weights_are_those_whose_validation_loss_is_reported(make_token_folder, tmp_path: Path) -> None:
+def test_the_best_weights_are_those_whose_validation_loss_is_reported(
+    make_token_folder, tmp_path: Path
+) -> None:
     tokens = make_token_folder()
     best = run(tokens, CONFIG, tmp_path / "curve").best
     model = new_model(CONFIG)
@@ -102,7 +106,9 @@ def test_the_best_weights_are_those_whose_validation_loss_is_reported(make_token
     assert best.accuracy == pytest.approx(float((answers.argmax(1) == labels).float().mean()))
 
 
-def test_training_stops_when_patience_ends_and_keeps_the_best_epoch(make_token_folder, tmp_path: Path) -> None:
+def test_training_stops_when_patience_ends_and_keeps_the_best_epoch(
+    make_token_folder, tmp_path: Path
+) -> None:
     tokens = make_token_folder()
     validation = read_examples(tokens, Split.VALIDATION, len(LABELS))
     upside_down = replace(validation, labels_N=1 - validation.labels_N)  # the better it learns, the worse
@@ -126,7 +132,9 @@ def test_a_rate_far_too_high_stops_by_name_and_the_curve_holds_finite_numbers_on
     make_token_folder, tmp_path: Path
 ) -> None:
     config = replace(CONFIG, learning_rate=1e30, head_learning_rate=1e30, warmup_share=0.0)
-    with pytest.raises(DivergedError, match=r"step \d+, .*expected a finite number.*learning_rate \(now 1e\+30"):
+    with pytest.raises(
+        DivergedError, match=r"step \d+, .*expected a finite number.*learning_rate \(now 1e\+30"
+    ):
         run(make_token_folder(), config, tmp_path / "curve")
     numbers = [number for point in points(tmp_path / "curve") for number in point.values()]
     assert np.isfinite(numbers).all()

@@ -1,4 +1,4 @@
-"""The train stage as others call it: real processes, real folders."""
+"""The train stage as others call it: real processes, real folders, and nobody left behind."""
 
 import json
 import os
@@ -6,14 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pyarrow.parquet
 import pytest
 import safetensors.torch
+import torch
+from transformers import BertConfig, BertModel
 
-from prottune.artifacts import read_manifest
+from prottune.alphabet import VOCABULARY
+from prottune.artifacts import MANIFEST_FILE, read_manifest
 from prottune.errors import ArtifactError, ConfigError, DataError, DivergedError
 from prottune.model.folder import load_model
 from prottune.model.golden import read_golden
@@ -21,46 +25,272 @@ from prottune.model.inference import Predictor
 from prottune.training.settings import TrainConfig
 from prottune.training.stage import train
 
-CONFIG = TrainConfig(
-    base_model="tiny",
-    learning_rate=1e-3,
-    epochs=3,
-    tokens_per_batch=256,
-    precision="fp32",
-)
+CONFIG = TrainConfig(base_model="tiny", learning_rate=1e-3, epochs=3, tokens_per_batch=256, precision="fp32")
 
 
-def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+def write_base(folder: Path, **settings: object) -> Path:
+    """A base model of 16 numbers a residue without any dropout, in a folder as the Hub holds it."""
+    torch.manual_seed(3)
+    config = BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        **{"max_position_embeddings": 128} | settings,
+    )
+    BertModel(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    return folder
 
 
-def test_a_trained_folder_is_whole_and_answers_what_its_golden_file_says(make_token_folder, tmp_path: Path) -> None:
-    tokens = make_token_folder()
+def history(model: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (model / "history.jsonl").read_text().splitlines()]
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """All processes, whoever their parent is now, whose command line names something below a folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(folder) in word for word in process.info["cmdline"] or ()):
+            found.append(process)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The stage's private folders lie below the test's own, so that its processes can be told by them."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def test_a_trained_folder_is_whole_and_answers_what_its_golden_file_says(
+    make_token_folder, tmp_path: Path, scratch: Path
+) -> None:
+    tokens, model = make_token_folder(), tmp_path / "model"
     points: list[dict[str, float | int]] = []
-    report = train(tokens, tmp_path / "model", CONFIG, points.append)
+    report = train(tokens, model, CONFIG, points.append)
 
-    manifest = read_manifest(tmp_path / "model", "train")
+    manifest = read_manifest(model, "train")
     assert manifest.inputs["tokens"] == read_manifest(tokens).digest
+    assert manifest.settings["learning_rate"] == 1e-3
     assert report.model_digest == manifest.digest
-    history = [json.loads(line) for line in (tmp_path / "model" / "history.jsonl").read_text().splitlines()]
-    assert points == history
-    assert [point["step"] for point in history if "train/loss" in point] == list(range(1, report.num_steps + 1))
-    epochs = [point for point in history if "epoch" in point]
+    assert points == history(model)
+    steps = [point["step"] for point in points if "train/loss" in point]
+    assert steps == list(range(1, report.num_steps + 1))
+    epochs = [point for point in points if "epoch" in point]
     assert [point["epoch"] for point in epochs] == [1, 2, 3]
+    assert report.epochs_run == 3
     assert report.validation_loss == min(point["validation/loss"] for point in epochs)
     assert report.validation_accuracy == 1.0, "the two compositions are easy to tell apart"
-    assert report.epochs_run == 3
     assert report.facts["precision"] == "float32"
 
-    model, description = load_model(tmp_path / "model")
-    assert sum(parameter.numel() for parameter in model.parameters()) == report.num_parameters
+    network, description = load_model(model)
+    assert sum(parameter.numel() for parameter in network.parameters()) == report.num_parameters
     assert description.temperature == report.temperature
     assert description.dataset_digest == "digest-of-the-records"
-    seen = pyarrow.parquet.read_table(tmp_path / "model" / "training_proteins.parquet")
-    assert seen.num_rows == 48
-    golden = read_golden(tmp_path / "model")
-    answers = Predictor.load(tmp_path / "model", "fp32").predict([entry["sequence"] for entry in golden])
+    assert pyarrow.parquet.read_table(model / "training_proteins.parquet").num_rows == 48
+    golden = read_golden(model)
+    answers = Predictor.load(model, "fp32").predict([entry["sequence"] for entry in golden])
     for entry, answer in zip(golden, answers, strict=True):
         assert answer.location == entry["location"]
         assert answer.probabilities.tolist() == pytest.approx(list(entry["probabilities"].values()), abs=1e-5)
-    assert children() == []
+    assert processes_of(scratch) == []
+    assert list(scratch.iterdir()) == []
+
+
+def test_two_processes_give_the_curve_and_the_weights_of_one(make_token_folder, tmp_path: Path) -> None:
+    """Batches of 64 tokens hold a protein or two, so that now and then a rank has none and still takes part."""
+    config = replace(
+        CONFIG,
+        base_model=str(write_base(tmp_path / "base")),
+        head_dropout=0.0,
+        class_weights="balanced",
+        tokens_per_batch=64,
+        epochs=2,
+    )
+    tokens = make_token_folder()
+    one = train(tokens, tmp_path / "one", config)
+    two = train(tokens, tmp_path / "two", replace(config, num_processes=2))
+    assert (one.facts["processes"], two.facts["processes"]) == ("1", "2")
+
+    measured = (
+        "train/loss",
+        "train/learning_rate",
+        "train/proteins_per_step",
+        "validation/loss",
+        "step",
+        "epoch",
+    )
+    for expected, found in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
+        for name in measured:
+            assert found.get(name) == pytest.approx(expected.get(name), rel=1e-4), name
+    assert any(point.get("train/proteins_per_step") == 1 for point in history(tmp_path / "two"))
+    for file in ("model.safetensors", "heads.safetensors"):
+        expected = safetensors.torch.load_file(tmp_path / "one" / file)
+        found = safetensors.torch.load_file(tmp_path / "two" / file)
+        for name, tensor in expected.items():
+            torch.testing.assert_close(
+                found[name] * two.temperature, tensor * one.temperature, rtol=1e-3, atol=1e-4
+            ) if name.startswith("classifier") else torch.testing.assert_close(
+                found[name], tensor, rtol=1e-3, atol=1e-4
+            )
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_stops_all_of_them_by_name(
+    make_token_folder, tmp_path: Path, scratch: Path
+) -> None:
+    """The weights for position 58 are broken: only the rank with the one longest protein can notice."""
+    base = write_base(tmp_path / "base")
+    weights = safetensors.torch.load_file(base / "model.safetensors")
+    weights["embeddings.position_embeddings.weight"][58] = float("inf")
+    safetensors.torch.save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    config = replace(CONFIG, base_model=str(base), num_processes=2, tokens_per_batch=4096)
+    with pytest.raises(
+        DivergedError, match=r"step 1, rank [01]: the loss is nan, expected a finite number; try"
+    ):
+        train(make_token_folder(), tmp_path / "model", config)
+    assert [path.name for path in tmp_path.glob("model*")] == []
+    assert processes_of(scratch) == []
+
+
+def test_a_tracker_that_fails_ends_the_ranks(make_token_folder, tmp_path: Path, scratch: Path) -> None:
+    def fail(point: dict[str, float | int]) -> None:
+        assert len(processes_of(scratch)) == 1
+        raise ZeroDivisionError(f"at step {point['step']}")
+
+    with pytest.raises(ZeroDivisionError, match="at step 1"):
+        train(make_token_folder(), tmp_path / "model", replace(CONFIG, epochs=1000, patience=0), fail)
+    assert processes_of(scratch) == []
+    assert [path.name for path in tmp_path.glob("model*")] == []
+
+
+def test_a_rank_that_is_killed_is_a_crash_with_its_code(
+    make_token_folder, tmp_path: Path, scratch: Path
+) -> None:
+    def kill(point: dict[str, float | int]) -> None:
+        for process in processes_of(scratch):
+            process.kill()
+
+    with pytest.raises(RuntimeError, match="a training process ended with code -9"):
+        train(make_token_folder(), tmp_path / "model", replace(CONFIG, epochs=1000, patience=0), kill)
+    assert [path.name for path in tmp_path.glob("model*")] == []
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_rank_outlives_its_parent(
+    make_token_folder, tmp_path: Path, scratch: Path, end: signal.Signals
+) -> None:
+    program = (
+        "import sys; from pathlib import Path; from prottune.training.stage import train; "
+        "from prottune.training.settings import TrainConfig; "
+        "train(Path(sys.argv[1]), Path(sys.argv[2]), "
+        "TrainConfig(base_model='tiny', epochs=100000, patience=0, num_processes=2))"
+    )
+    tokens, model = make_token_folder(), tmp_path / "model"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, str(tokens), str(model)], stderr=subprocess.DEVNULL
+    )
+    try:
+        curve = tmp_path / "model.partial" / "history.jsonl"
+        _wait_until(lambda: curve.exists() and curve.stat().st_size > 0)
+        assert len(processes_of(scratch)) == 3, "torchrun and two ranks"
+        parent.send_signal(end)
+        code = parent.wait(timeout=30)
+        _wait_until(lambda: processes_of(scratch) == [], seconds=10)
+    finally:
+        for process in [*processes_of(scratch), parent]:
+            process.kill()
+        parent.wait()
+    assert (
+        code == {signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGINT: -signal.SIGINT, signal.SIGKILL: -9}[end]
+    )
+    left_over = [] if end != signal.SIGKILL else ["model.partial"]
+    assert [path.name for path in tmp_path.glob("model*")] == left_over
+
+
+def _wait_until(condition, seconds: float = 90) -> None:
+    patience_ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < patience_ends, "waited too long"
+        time.sleep(0.1)
+
+
+def test_under_torchrun_it_joins_instead_of_starting_more(make_token_folder, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, json, os, psutil\n"
+        "from dataclasses import asdict\n"
+        "from pathlib import Path\n"
+        "from prottune.training.settings import TrainConfig\n"
+        "from prottune.training.stage import train\n"
+        "steps = []\n"
+        "config = TrainConfig(base_model='tiny', epochs=2, tokens_per_batch=256)\n"
+        "report = train(Path(sys.argv[1]), Path(sys.argv[2]), config, lambda point: steps.append(point['step']))\n"
+        "found = asdict(report) | {'steps': steps, 'children': len(psutil.Process().children())}\n"
+        "Path(sys.argv[2] + os.environ['RANK']).write_text(json.dumps(found))\n"
+    )
+    tokens, model = make_token_folder(), tmp_path / "model"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run(
+        [*torchrun, str(program), str(tokens), str(model)], check=True, env=dict(os.environ), timeout=120
+    )
+    first, second = (json.loads((tmp_path / f"model{rank}").read_text()) for rank in range(2))
+    assert first["facts"]["processes"] == "2"
+    assert first["model_digest"] == read_manifest(model, "train").digest
+    assert first["steps"] == [point["step"] for point in history(model)]
+    assert second["steps"] == []
+    assert first["children"] == second["children"] == 0
+    assert first | {"steps": []} == second
+
+
+def test_several_nodes_are_refused_until_there_is_a_launcher(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"num_nodes=2: multi-node training needs the cluster launcher"):
+        train(tmp_path, tmp_path / "model", replace(CONFIG, num_nodes=2))
+
+
+def test_a_finished_model_is_never_written_over(make_token_folder, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="exists already"):
+        train(make_token_folder(), tmp_path / "model", CONFIG)
+
+
+def test_tokens_of_another_alphabet_are_refused(make_token_folder, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"tokenized with alphabet 'other'.*tokenize the records again"):
+        train(make_token_folder(alphabet_sha256="other"), tmp_path / "model", CONFIG)
+
+
+def test_tokens_with_one_location_in_train_are_refused(make_token_folder, tmp_path: Path) -> None:
+    tokens = make_token_folder(splits=("train", "validation"))
+    with pytest.raises(ArtifactError, match=r"all 30 training proteins are 'Nucleus'"):
+        train(tokens, tmp_path / "model", CONFIG)
+
+
+def test_tokens_without_validation_are_refused(make_token_folder, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"no protein in split 'validation'"):
+        train(make_token_folder(splits=("train", "train", "test")), tmp_path / "model", CONFIG)
+
+
+def test_damaged_tokens_are_refused(make_token_folder, tmp_path: Path) -> None:
+    tokens = make_token_folder()
+    manifest = json.loads((tokens / MANIFEST_FILE).read_text())
+    manifest["files"]["tokens.arrow"]["sha256"] = "0" * 64
+    (tokens / MANIFEST_FILE).write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="damaged"):
+        train(tokens, tmp_path / "model", CONFIG)
+
+
+def test_a_protein_longer_than_the_base_model_reads_is_refused_by_name(
+    make_token_folder, tmp_path: Path
+) -> None:
+    base = write_base(tmp_path / "base", max_position_embeddings=50)
+    with pytest.raises(
+        DataError, match=r"protein P000\d\d has \d\d residues.*reads at most 48.*max_residues=48"
+    ):
+        train(make_token_folder(), tmp_path / "model", replace(CONFIG, base_model=str(base)))

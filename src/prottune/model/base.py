@@ -1,4 +1,4 @@
-"""The encoder that training starts from: a Hub name, a folder, an s3:// prefix or a preset -> a LocationModel."""
+"""What training starts from: a Hub name, a folder, an s3:// prefix or a preset -> a LocationModel."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def _put_weights(model: LocationModel, folder: Path) -> None:
     for name, tensor in wanted.items():
         if weights[name].shape != tensor.shape:
             raise ArtifactError(
-                f"{folder}: {name} has shape {tuple(weights[name].shape)}, config.json says {tuple(tensor.shape)}"
+                f"{folder}: {name} has shape {tuple(weights[name].shape)}, "
+                f"config.json says {tuple(tensor.shape)}"
             )
     model.bert.load_state_dict({name.removeprefix("bert."): weights[name] for name in wanted})
 

@@ -21,6 +21,13 @@ MAX_TRAINED_POSITIONS = 8192
 """Position tables with more rows are frozen: ProtBERT's 40,000 rows are a tenth of its parameters, a batch
 touches few of them, and their dense gradient would be exchanged, stored and decayed at every step."""
 
+_ENCODER_SETTINGS = (
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    *("hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "max_position_embeddings"),
+    *("type_vocab_size", "initializer_range", "layer_norm_eps", "pad_token_id"),
+)
+"""What of a base's settings describes its encoder; labels, heads and tasks of its past are left behind."""
+
 
 @dataclass(frozen=True)
 class BaseFacts:
@@ -103,9 +110,7 @@ class LocationModel(PreTrainedModel):  # type: ignore[misc]
 
 def new_config(encoder: BertConfig, head: str, labels: Sequence[str], head_dropout: float) -> LocationConfig:
     """Settings of a model that puts a head for these locations onto an encoder."""
-    settings = encoder.to_dict()
-    for name in ("model_type", "architectures", "id2label", "label2id", "num_labels", "problem_type", "transformers_version", "_name_or_path"):
-        settings.pop(name, None)
+    settings = {name: getattr(encoder, name) for name in _ENCODER_SETTINGS}
     return LocationConfig(
         **settings,
         head=head,

@@ -1,4 +1,4 @@
-"""Where a base model lies: a folder here, an s3:// prefix or the Hugging Face Hub -> a folder on this machine."""
+"""Where a base model lies (a folder, an s3:// prefix, the Hugging Face Hub) -> a folder on this machine."""
 
 from __future__ import annotations
 
@@ -36,16 +36,18 @@ def local_folder(base_model: str, revision: str, scratch: Path) -> tuple[Path, s
 def _from_hub(name: str, revision: str) -> Path:
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise ConfigError(
-            f"base_revision={revision!r}: a Hub model needs the 40 hex digits of a commit, not a branch or tag"
+            f"base_revision={revision!r}: a Hub model needs the 40 hex digits of a commit, no branch or tag"
         )
     import huggingface_hub
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(HUB_FILES)))
+        return Path(
+            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(HUB_FILES))
+        )
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ConfigError(
-            f"base_model={name!r} at {revision}: not on the Hugging Face Hub, and no folder of that name is here"
+            f"base_model={name!r} at {revision}: not on the Hugging Face Hub, and no folder of that name here"
         ) from error
     except OSError as error:  # no network, no cached copy, a server that fails
         raise StorageError(

@@ -49,7 +49,7 @@ class ModelDescription:
     confident_above: float = 1.0
     """Answers with at least this probability were right in 9 of 10 validation proteins; 1 means none was."""
     energy_below: float = float("inf")
-    """99 % of the validation proteins have less energy (-logsumexp of the logits); more is unlike training."""
+    """99 % of the validation proteins have less energy (-logsumexp of the logits); more is unlike them."""
     versions: dict[str, str]
 
 
@@ -95,7 +95,9 @@ def load_model(
     try:
         model.load_state_dict(_read_weights(folder, description.head))
     except RuntimeError as error:  # torch names every key, line by line
-        raise ArtifactError(f"{folder}: the weights do not fit {CONFIG_FILE}: {' '.join(str(error).split())}") from error
+        raise ArtifactError(
+            f"{folder}: the weights do not fit {CONFIG_FILE}: {' '.join(str(error).split())}"
+        ) from error
     model.to(device=device, dtype=dtype).classifier.float()
     return model.eval().requires_grad_(False), description
 

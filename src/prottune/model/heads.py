@@ -37,7 +37,9 @@ class MeanHead(nn.Module):
 
     def forward(self, hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
         residues_RD = hidden_TD[batch.residue_index_R].float()
-        means_BD = torch.stack([part.mean(dim=0) for part in residues_RD.split(batch.num_residues_each)])
+        means_BD = torch.stack(
+            [part.mean(dim=0) for part in torch.split(residues_RD, list(batch.num_residues_each))]
+        )
         features_BD: Tensor = self.dropout(means_BD)
         return features_BD
 
@@ -61,11 +63,13 @@ class AttentionHead(nn.Module):
 
     def forward(self, hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
         values_RD, weights_RD = self._convolve(hidden_TD, batch).float().chunk(2, dim=1)
-        lengths = batch.num_residues_each
+        lengths = list(batch.num_residues_each)
         pooled_BE = torch.stack(
             [
                 torch.cat(((weights.softmax(dim=0) * values).sum(dim=0), values.amax(dim=0)))
-                for values, weights in zip(values_RD.split(lengths), weights_RD.split(lengths), strict=True)
+                for values, weights in zip(
+                    torch.split(values_RD, lengths), torch.split(weights_RD, lengths), strict=True
+                )
             ]
         )
         features_BD: Tensor = self.dropout(torch.relu(self.hidden(pooled_BE.to(self.hidden.weight.dtype))))

@@ -66,7 +66,8 @@ class Predictor:
     @property
     def max_residues(self) -> int:
         """Longer proteins are cut to this many residues, and the answer says so."""
-        return min(self.description.max_residues or self._model.max_residues, self._model.max_residues)
+        positions: int = self._model.max_residues
+        return min(self.description.max_residues or positions, positions)
 
     def predict(self, sequences: Sequence[str]) -> list[Prediction]:
         """Answer for each sequence, in the order given; spaces, line breaks and lower case do not matter.

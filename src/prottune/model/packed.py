@@ -1,6 +1,6 @@
 """Proteins side by side in one row without padding, and the attention that keeps them apart.
 
-Shapes: B proteins, T tokens of all proteins, R residues of all proteins, H attention heads, K width of a head.
+Shapes: B proteins, T tokens of all of them, R residues of all of them, H attention heads, K width of a head.
 """
 
 from __future__ import annotations
@@ -62,9 +62,7 @@ class PackedBatch:
     def to(self, device: torch.device | str) -> PackedBatch:
         """The same batch on another device."""
         tensors = ("input_ids_1T", "position_ids_1T", "residue_index_R", "boundaries")
-        return replace(
-            self, **{name: getattr(self, name).to(device, non_blocking=True) for name in tensors}
-        )
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in tensors})
 
     @property
     def num_proteins(self) -> int:
@@ -104,8 +102,13 @@ def packed_attention(
     if query_1HTK.is_cuda and query_1HTK.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
         return _varlen_attention(query_1HTK, key_1HTK, value_1HTK, batch), None
     # `split`, not slices: the gradient of a split is one concatenation, that of n slices n full-size rows.
-    parts = (t.split(batch.num_tokens_each, dim=2) for t in (query_1HTK, key_1HTK, value_1HTK))
-    attend = _products_attention if _flash_backward_is_slow(query_1HTK, dropout) else F.scaled_dot_product_attention
+    lengths = list(batch.num_tokens_each)
+    parts = (torch.split(t, lengths, dim=2) for t in (query_1HTK, key_1HTK, value_1HTK))
+    attend = (
+        _products_attention
+        if _flash_backward_is_slow(query_1HTK, dropout)
+        else F.scaled_dot_product_attention
+    )
     attended = [
         attend(query, key, value, dropout_p=dropout, scale=scaling).transpose(1, 2)
         for query, key, value in zip(*parts, strict=True)
@@ -115,7 +118,12 @@ def packed_attention(
 
 def _flash_backward_is_slow(query: Tensor, dropout: float) -> bool:
     """Torch's CPU flash attention goes backward in bf16 at a third of the speed of plain matrix products."""
-    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad and dropout == 0.0
+    return (
+        query.device.type == "cpu"
+        and query.dtype == torch.bfloat16
+        and query.requires_grad
+        and dropout == 0.0
+    )
 
 
 def _products_attention(
@@ -133,8 +141,9 @@ def _varlen_attention(query_1HTK: Tensor, key_1HTK: Tensor, value_1HTK: Tensor, 
 
     query, key, value = (t[0].transpose(0, 1).contiguous() for t in (query_1HTK, key_1HTK, value_1HTK))
     longest = batch.max_tokens
-    attended: Tensor = varlen_attn(query, key, value, batch.boundaries, batch.boundaries, longest, longest)
-    return attended[None]
+    attended_THK = varlen_attn(query, key, value, batch.boundaries, batch.boundaries, longest, longest)
+    assert isinstance(attended_THK, Tensor)  # a pair only when the weights' sums are asked for
+    return attended_THK[None]
 
 
 def _no_mask(*_: object, **__: object) -> None:

@@ -6,7 +6,7 @@ import torch
 
 
 def choose_precision(precision: str, device: torch.device | str) -> torch.dtype:
-    """Turn a setting (auto, bf16, fp32) into torch's type; auto takes bf16 where the hardware multiplies in it."""
+    """Turn a setting into torch's type; auto takes bf16 where the hardware multiplies in it, else fp32."""
     if precision == "fp32":
         return torch.float32
     if precision == "bf16" or _multiplies_in_bf16(torch.device(device)):

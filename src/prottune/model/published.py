@@ -1,4 +1,4 @@
-"""A BERT folder as others publish it: settings, vocabulary and weights, read without running anything of theirs."""
+"""A BERT folder as others publish it: settings, vocabulary and weights, read without running anything."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def encoder_weights(folder: Path) -> dict[str, Tensor]:
     """
     weights = {}
     for path in weight_files(folder):
-        for name, tensor in (_read_pickle(path) if path.name == PICKLE_FILE else _read_safetensors(path)).items():
+        for name, tensor in (
+            _read_pickle(path) if path.name == PICKLE_FILE else _read_safetensors(path)
+        ).items():
             if (ours := _our_name(name)) is not None:
                 weights[ours] = tensor.float()
     return weights
@@ -116,12 +118,16 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        with warnings.catch_warnings(action="ignore"):  # another protocol is read or refused below all the same
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # another protocol is read or refused below all the same
             # Files of torch before 1.6 are no zip archives and cannot be mapped into memory.
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ArtifactError(f"{path}: refused, it is damaged or holds more than weights ({reason})") from error
+        raise ArtifactError(
+            f"{path}: refused, it is damaged or holds more than weights ({reason})"
+        ) from error
     if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise ArtifactError(f"{path}: expected a table of weights, got {type(found).__name__}")
     return found

@@ -1,4 +1,4 @@
-"""The tokenizer files that travel with a model: raw sequences in, prottune's ids out, for anybody's software."""
+"""The tokenizer files that travel with a model: raw sequences in, prottune's ids out, for any software."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, processors
 
-from prottune.alphabet import CLS_ID, RARE_RESIDUES, SEP_ID, VOCABULARY
+from prottune.alphabet import CLS_ID, RARE_RESIDUES, SEP_ID, UNK_ID, VOCABULARY
 
 _SPECIAL = {
     "pad_token": "[PAD]",
@@ -39,7 +39,7 @@ def save_tokenizer(folder: Path, max_tokens: int) -> None:
 
 def _raw_tokenizer() -> Tokenizer:
     vocabulary = {token: index for index, token in enumerate(VOCABULARY)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="[UNK]"))  # one token a letter
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=VOCABULARY[UNK_ID]))  # letters
     residues = [token for token in VOCABULARY if len(token) == 1 and token not in RARE_RESIDUES]
     tokenizer.normalizer = normalizers.Sequence(
         [

@@ -1,0 +1,106 @@
+"""What may be set from outside: every setting of a stage is a pipeline parameter, or is not, for a reason."""
+
+import inspect
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from pipelines.finetune import finetune
+from pipelines.parameters import CLUSTER_ONLY, RENAMED, SETTINGS, check, field_docs, run_flags
+from prottune.errors import ConfigError
+from prottune.flags import parse_flags
+from prottune.training.settings import TrainConfig
+
+NOT_OFFERED = {
+    "on_crossing": "drop_train is the honest answer to contamination; who wants refuse runs prottune ingest",
+    "on_cytoplasm_nucleus": "DeepLoc's own reading; another one makes figures that compare with nothing",
+    "test_share": "the official test is kept as given; only collections without one are cut",
+    "validation_share": "serves early stopping and the temperature; a tenth is enough of both",
+    "gate_share": "a tenth; the least number of gate proteins is a parameter",
+    "min_identity": "30 % is where the field draws the line; another one is another question",
+    "min_coverage": "goes with min_identity",
+    "max_unpacked_megabytes": "a guard, not a choice",
+    "split_seed": "a seed of splits is a way to look for a lucky one",
+    "patience": "the best epoch is kept anyway; epochs bounds the time",
+    "warmup_share": "a tenth works for every base model tried; learning rates are what matters",
+    "weight_decay": "goes with AdamW's usual value",
+    "max_grad_norm": "a guard against single batches",
+    "head_dropout": "moved nothing in the trials",
+    "num_bootstraps": "1000 resamples serve two digits; nobody should report fewer",
+    "bootstrap_seed": "an interval does not depend on it in the digits shown",
+    "max_calibration_error": "a guard: temperature is fitted, so more than this is a fault",
+    "max_probability_difference": "what bf16 serving may differ by; more is a fault",
+    "ready_timeout_seconds": "a guard, not a choice",
+}
+ADDRESSES = {"source"}
+
+
+def parameters() -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(finetune.pipeline_func).parameters)
+
+
+def settings() -> dict[str, Any]:
+    return {field.name: field.default for kind in SETTINGS for field in fields(kind)}
+
+
+def test_a_setting_has_one_meaning_across_all_stages() -> None:
+    assert sum(len(fields(kind)) for kind in SETTINGS) == len(settings())
+
+
+def test_every_setting_is_a_pipeline_parameter_or_deliberately_not() -> None:
+    offered = {RENAMED.get(name, name) for name in parameters()} - ADDRESSES - set(CLUSTER_ONLY)
+    assert set(settings()) - offered == set(NOT_OFFERED)
+    assert offered <= set(settings()), "a parameter that no stage knows"
+
+
+def test_every_default_is_the_one_beside_the_setting() -> None:
+    for name, parameter in parameters().items():
+        if name not in ADDRESSES | set(CLUSTER_ONLY):
+            assert parameter.default == settings()[RENAMED.get(name, name)], name
+
+
+def test_run_takes_flags_by_the_names_of_the_parameters() -> None:
+    words = ["--source", "x.fasta", "--epochs", "2", "--learning-rate", "0.25", "--deploy-to", "kserve"]
+    flags = vars(parse_flags(run_flags(), words, "python -m pipelines run", ""))
+    expected = {
+        name: parameter.default for name, parameter in parameters().items() if name not in CLUSTER_ONLY
+    }
+    expected |= {
+        "source": "x.fasta",
+        "epochs": 2,
+        "learning_rate": 0.25,
+        "deploy_to": "kserve",
+        "runs": "runs",
+    }
+    assert flags == expected
+
+
+def test_run_refuses_a_flag_for_the_cluster() -> None:
+    with pytest.raises(ConfigError, match="unknown flag --torch-image"):
+        parse_flags(run_flags(), ["--source", "x", "--torch-image", "y"], "python -m pipelines run", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("epochs", 0, "epochs=0: expected at least 1"),
+        ("on_conflict", "maybe", "on_conflict='maybe': expected one of refuse, drop"),
+        ("min_gate_proteins", 0, "min_gate_proteins=0"),
+        ("deploy_to", "moon", "to='moon': expected one of local, kserve"),
+        ("cut", "middle", "cut"),
+    ],
+)
+def test_a_setting_that_a_stage_would_refuse_is_refused_before_anything_runs(
+    name: str, value: Any, line: str
+) -> None:
+    with pytest.raises(ConfigError, match=line):
+        check({"source": "x.fasta", name: value})
+
+
+def test_help_is_the_string_under_the_field() -> None:
+    docs = field_docs(TrainConfig)
+    assert docs["patience"] == (
+        "Epochs without a better validation loss before training stops; 0 never stops early."
+    )
+    assert set(docs) == {field.name for field in fields(TrainConfig)}
