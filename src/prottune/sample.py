@@ -27,7 +27,7 @@ _MAX_FILL = 0.6
 _TEST_SHARE = 0.2
 _DUPLICATE_SHARE = 0.004
 _ODD_SHARE = 0.01
-_MISPLACED_SHARE = 0.4
+_MISPLACED_SHARE = 0.25
 _UNMARKED_SHARE = 0.03
 """Proteins whose signals are decoys too: nobody can place them, so a probability of 1 is never right."""
 _ODD_RESIDUES = "XUBZ"

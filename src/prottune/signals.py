@@ -54,7 +54,7 @@ class Draws:
 _GROUPS = {
     "b": "KR",  # basic
     "d": "DE",  # acidic
-    "h": "LLVVIIFFAAMWGC",  # hydrophobic
+    "h": "LLLVVIIFAAMC",  # hydrophobic
     "p": "STNQG",  # polar
     "s": "SSSTTTAPNG",  # what plastid transit peptides are rich in
     "a": "LAISVQFN",  # between the arginines of a mitochondrial presequence
@@ -85,15 +85,15 @@ class Signal(Enum):
     )
     VACUOLAR_MOTIF = Form(("NPiRLP",), ("RLPiNP", "RLiNPP"))
     HELIX = Form(
-        ("b hhhhhhhhhhhhhhhhhh d", "b hhhhhhhhhhhhhhhhhhhh d"),
-        ("hhhhhhh bd hhhhhhhhhhh", "hhhhhhhhh bd hhhhhhhhh", "hhhhhhhhhhhh bd hhhhhhhh"),
+        ("bb hhhhhhhhhhhhhhhhhh dd", "bb hhhhhhhhhhhhhhhhhhhh dd"),
+        ("hhhhhhhh bbdd hhhhhhhhhh", "hhhhhhhhhh bbdd hhhhhhhhhh"),
     )
     NUCLEAR = Form(
         ("PKKKRKV", "KRPxxxxxxxxxxKKKRK"),
         ("PKKxKRxKxV", "PKxKKxRKxV", "KRPxxKKxxxKRxxxxxK", "KRxxxxPxxKKxxxRKxxK"),
     )
     RETENTION_TAIL = Form(("KDEL", "HDEL"), ("DLEK", "LEDK", "EKLD", "DELH", "LDHE", "ELHD"))
-    PEROXISOMAL_TAIL = Form(("SKL", "AKL", "SRL"), ("LKS", "KSL", "LSK", "KLA", "AKLp", "RLS", "SLR"))
+    PEROXISOMAL_TAIL = Form(("KPSKL", "KPAKL"), ("LKSPK", "KLSKP", "SLKPK", "LKAPK", "KLAKP", "ALKPK"))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from prottune.artifacts import MANIFEST_FILE, Manifest, read_manifest
-from prottune.errors import ArtifactError, ConfigError, DataError, StorageError
+from prottune.errors import ArtifactError, ConfigError, DataError, ProttuneError, StorageError
 
 if TYPE_CHECKING:
     from minio import Minio
@@ -226,6 +226,8 @@ def _s3_errors(uri: str) -> Iterator[None]:
 
     try:
         yield
+    except ProttuneError:  # ours already says where; some are ValueErrors too
+        raise
     except (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         reason = getattr(error, "code", None) or str(error).splitlines()[0][:200]
         raise StorageError(f"{uri}: {reason}") from error

@@ -118,7 +118,6 @@ def server(tiny_model: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         try:
             assert process.stderr is not None
             line = next(line for line in process.stderr if "listening on" in line)
-            next(line for line in process.stderr if "startup complete" in line)
             yield process, line.split()[-1]
         finally:
             process.kill()

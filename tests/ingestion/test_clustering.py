@@ -8,7 +8,7 @@ import pytest
 
 from prottune.errors import ConfigError, ServiceError
 from prottune.ingestion import clustering
-from prottune.ingestion.clustering import find_clusters
+from prottune.ingestion.clustering import find_clusters, mmseqs_rules
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 
@@ -26,28 +26,26 @@ def families(num_families: int, seed: int = 1) -> tuple[list[str], list[str]]:
     return accessions, sequences
 
 
-def test_relatives_share_a_cluster_and_strangers_and_fragments_do_not(tmp_path: Path) -> None:
-    accessions, sequences = families(10)
-    found = dict(zip(accessions, find_clusters(accessions, sequences, 0.3, 0.8, tmp_path), strict=True))
-    assert all(found[f"founder{number}"] == found[f"relative{number}"] for number in range(10))
-    assert len(set(found.values())) == 20
-    assert all(found[name] == name for name in set(found.values()))
-
-
-def test_clusters_are_the_same_every_time_and_on_any_number_of_threads(
+def test_relatives_copies_and_isoforms_share_a_cluster_the_same_on_any_number_of_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accessions, sequences = families(40, seed=2)
-    first = find_clusters(accessions, sequences, 0.3, 0.8, tmp_path / "1")
+    accessions, sequences = families(20)
+    accessions += ["short1", "short2", "Q14318", "Q14318-3", "other"]
+    sequences += ["MKV", "MKV", *families(2, seed=3)[1][0:4:3], "MKW"]
+    clusters = find_clusters(accessions, sequences, 0.3, 0.8, tmp_path / "1")
+    found = dict(zip(accessions, clusters, strict=True))
+    assert all(found[f"founder{number}"] == found[f"relative{number}"] for number in range(20))
+    assert len({found[f"founder{number}"] for number in range(20)}) == 20
+    assert all(found[f"fragment{number}"] == f"fragment{number}" for number in range(20))
+    assert [found[name] for name in accessions[-5:]] == ["short1", "short1", "Q14318", "Q14318", "other"]
+
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4))
-    assert find_clusters(accessions, sequences, 0.3, 0.8, tmp_path / "2") == first
+    assert find_clusters(accessions, sequences, 0.3, 0.8, tmp_path / "2") == clusters
 
 
-def test_identical_sequences_and_isoforms_are_joined_whatever_mmseqs_says(tmp_path: Path) -> None:
-    _, (one, _, _, other, *_) = families(2, seed=3)
-    accessions = ["A", "B", "Q14318", "Q14318-3", "C"]
-    sequences = ["MKV", "MKV", one, other, "MKW"]
-    assert find_clusters(accessions, sequences, 0.3, 0.8, tmp_path) == ["A", "A", "Q14318", "Q14318", "C"]
+def test_many_sequences_are_clustered_in_a_cascade_and_few_in_one_step() -> None:
+    assert mmseqs_rules(5000, 0.3, 0.8) == ["--min-seq-id", "0.3", "-c", "0.8", "--cov-mode", "0"]
+    assert mmseqs_rules(4999, 0.3, 0.8)[6:] == ["--single-step-clustering", "1"]
 
 
 def test_a_failing_binary_is_reported_with_its_last_words(

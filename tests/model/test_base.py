@@ -313,6 +313,7 @@ def test_presets_start_from_scratch_with_protberts_vocabulary(preset, head):
     assert (model.base.name, model.base.revision, len(model.base.digest)) == (preset, "", 64)
     spread = model.bert.embeddings.word_embeddings.weight.detach().std()
     assert spread.item() == pytest.approx(0.02, rel=0.1)
+    assert not model.bert.embeddings.position_embeddings.weight.any()
 
 
 def test_presets_have_digests_of_their_own():

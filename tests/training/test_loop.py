@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from prottune.errors import DivergedError
 from prottune.model.base import build_model, find_base
 from prottune.model.classifier import LocationModel
+from prottune.model.folder import load_model
 from prottune.model.packed import PackedBatch
 from prottune.records import Split
 from prottune.training.batching import epoch_batches
@@ -21,6 +22,7 @@ from prottune.training.loop import Loop, Outcome
 from prottune.training.optimization import class_weights
 from prottune.training.ranks import Ranks
 from prottune.training.settings import TrainConfig
+from prottune.training.stage import train
 
 LABELS = ("Nucleus", "Cytoplasm", "Peroxisome")
 CONFIG = TrainConfig(base_model="tiny", learning_rate=1e-3, epochs=2, tokens_per_batch=512, precision="fp32")
@@ -155,3 +157,37 @@ def test_a_model_learns_in_bf16_as_well(make_token_folder, tmp_path: Path) -> No
     outcome = run(make_token_folder(), replace(CONFIG, epochs=4, precision="bf16"), tmp_path / "curve")
     assert outcome.best.accuracy == 1.0
     assert all(tensor.dtype == torch.float32 for tensor in outcome.best.weights.values())
+
+
+def test_two_processes_give_the_curve_and_the_weights_of_one(
+    make_token_folder, make_base_folder, tmp_path: Path
+) -> None:
+    """Batches of 64 tokens hold a protein or two: now and then a rank has none and still takes part."""
+    config = replace(
+        CONFIG,
+        base_model=str(make_base_folder()),
+        head_dropout=0.0,
+        class_weights="balanced",
+        tokens_per_batch=64,
+    )
+    tokens = make_token_folder()
+    one = run(tokens, config, tmp_path / "curve")
+    two = train(tokens, tmp_path / "two", replace(config, num_processes=2))
+    assert two.facts["processes"] == "2"
+
+    curve, curve_of_two = points(tmp_path / "curve"), points(tmp_path / "two" / "history.jsonl")
+    assert any(point.get("train/proteins_per_step") == 1 for point in curve)
+    assert len(curve) == len(curve_of_two) == one.num_steps + 2
+    for expected, found in zip(curve, curve_of_two, strict=True):
+        timeless = expected.keys() - {"train/tokens_per_second"}
+        assert {name: found[name] for name in timeless} == pytest.approx(
+            {name: expected[name] for name in timeless}, rel=1e-4
+        )
+    model, _ = load_model(tmp_path / "two")
+    for name, tensor in model.state_dict().items():
+        if name.endswith(
+            "key.bias"
+        ):  # softmax does not see it: its gradient is rounding, which Adam enlarges
+            continue
+        folded = two.temperature if name.startswith("classifier.") else 1.0
+        torch.testing.assert_close(tensor * folded, one.best.weights[name], rtol=1e-3, atol=1e-4)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,36 +15,23 @@ import pyarrow.parquet
 import pytest
 import safetensors.torch
 import torch
-from transformers import BertConfig, BertModel
 
-from prottune.alphabet import VOCABULARY
 from prottune.artifacts import MANIFEST_FILE, read_manifest
 from prottune.errors import ArtifactError, ConfigError, DataError, DivergedError
+from prottune.model.base import find_base
 from prottune.model.folder import load_model
 from prottune.model.golden import read_golden
 from prottune.model.inference import Predictor
+from prottune.records import Split
+from prottune.training.examples import read_examples
+from prottune.training.job import Job
+from prottune.training.ranks import Ranks
 from prottune.training.settings import TrainConfig
 from prottune.training.stage import train
+from prottune.training.worker import run_rank
 
 CONFIG = TrainConfig(base_model="tiny", learning_rate=1e-3, epochs=3, tokens_per_batch=256, precision="fp32")
-
-
-def write_base(folder: Path, **settings: object) -> Path:
-    """A base model of 16 numbers a residue without any dropout, in a folder as the Hub holds it."""
-    torch.manual_seed(3)
-    config = BertConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        **{"max_position_embeddings": 128} | settings,
-    )
-    BertModel(config).save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
-    return folder
+ENDLESS = replace(CONFIG, epochs=100_000, patience=0)
 
 
 def history(model: Path) -> list[dict[str, float]]:
@@ -104,70 +92,36 @@ def test_a_trained_folder_is_whole_and_answers_what_its_golden_file_says(
     assert list(scratch.iterdir()) == []
 
 
-def test_two_processes_give_the_curve_and_the_weights_of_one(make_token_folder, tmp_path: Path) -> None:
-    """Batches of 64 tokens hold a protein or two, so that now and then a rank has none and still takes part."""
-    config = replace(
-        CONFIG,
-        base_model=str(write_base(tmp_path / "base")),
-        head_dropout=0.0,
-        class_weights="balanced",
-        tokens_per_batch=64,
-        epochs=2,
-    )
-    tokens = make_token_folder()
-    one = train(tokens, tmp_path / "one", config)
-    two = train(tokens, tmp_path / "two", replace(config, num_processes=2))
-    assert (one.facts["processes"], two.facts["processes"]) == ("1", "2")
-
-    measured = (
-        "train/loss",
-        "train/learning_rate",
-        "train/proteins_per_step",
-        "validation/loss",
-        "step",
-        "epoch",
-    )
-    for expected, found in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
-        for name in measured:
-            assert found.get(name) == pytest.approx(expected.get(name), rel=1e-4), name
-    assert any(point.get("train/proteins_per_step") == 1 for point in history(tmp_path / "two"))
-    for file in ("model.safetensors", "heads.safetensors"):
-        expected = safetensors.torch.load_file(tmp_path / "one" / file)
-        found = safetensors.torch.load_file(tmp_path / "two" / file)
-        for name, tensor in expected.items():
-            torch.testing.assert_close(
-                found[name] * two.temperature, tensor * one.temperature, rtol=1e-3, atol=1e-4
-            ) if name.startswith("classifier") else torch.testing.assert_close(
-                found[name], tensor, rtol=1e-3, atol=1e-4
-            )
-
-
 def test_a_loss_that_is_not_finite_on_one_rank_stops_all_of_them_by_name(
-    make_token_folder, tmp_path: Path, scratch: Path
+    make_token_folder, make_base_folder, tmp_path: Path, scratch: Path
 ) -> None:
-    """The weights for position 58 are broken: only the rank with the one longest protein can notice."""
-    base = write_base(tmp_path / "base")
+    """The weights for one position are broken that only the longest protein reaches, so only its rank."""
+    tokens = make_token_folder()
+    second, longest = sorted(read_examples(tokens, Split.TRAIN, 3).num_tokens_N.tolist())[-2:]
+    assert second < longest
+    base = make_base_folder()
     weights = safetensors.torch.load_file(base / "model.safetensors")
-    weights["embeddings.position_embeddings.weight"][58] = float("inf")
+    weights["embeddings.position_embeddings.weight"][longest - 1] = float("inf")
     safetensors.torch.save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     config = replace(CONFIG, base_model=str(base), num_processes=2, tokens_per_batch=4096)
     with pytest.raises(
         DivergedError, match=r"step 1, rank [01]: the loss is nan, expected a finite number; try"
     ):
-        train(make_token_folder(), tmp_path / "model", config)
-    assert [path.name for path in tmp_path.glob("model*")] == []
+        train(tokens, tmp_path / "model", config)
+    assert list(tmp_path.glob("model*")) == []
     assert processes_of(scratch) == []
 
 
-def test_a_tracker_that_fails_ends_the_ranks(make_token_folder, tmp_path: Path, scratch: Path) -> None:
+@pytest.mark.integration
+def test_a_tracker_that_fails_ends_the_rank(make_token_folder, tmp_path: Path, scratch: Path) -> None:
     def fail(point: dict[str, float | int]) -> None:
         assert len(processes_of(scratch)) == 1
         raise ZeroDivisionError(f"at step {point['step']}")
 
-    with pytest.raises(ZeroDivisionError, match="at step 1"):
-        train(make_token_folder(), tmp_path / "model", replace(CONFIG, epochs=1000, patience=0), fail)
+    with pytest.raises(ZeroDivisionError, match="at step"):
+        train(make_token_folder(), tmp_path / "model", ENDLESS, fail)
     assert processes_of(scratch) == []
-    assert [path.name for path in tmp_path.glob("model*")] == []
+    assert list(tmp_path.glob("model*")) == []
 
 
 def test_a_rank_that_is_killed_is_a_crash_with_its_code(
@@ -178,49 +132,62 @@ def test_a_rank_that_is_killed_is_a_crash_with_its_code(
             process.kill()
 
     with pytest.raises(RuntimeError, match="a training process ended with code -9"):
-        train(make_token_folder(), tmp_path / "model", replace(CONFIG, epochs=1000, patience=0), kill)
-    assert [path.name for path in tmp_path.glob("model*")] == []
+        train(make_token_folder(), tmp_path / "model", ENDLESS, kill)
+    assert list(tmp_path.glob("model*")) == []
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_no_rank_outlives_its_parent(
-    make_token_folder, tmp_path: Path, scratch: Path, end: signal.Signals
+@pytest.mark.parametrize(
+    ("sent", "raised"),
+    [
+        (signal.SIGTERM, SystemExit),
+        pytest.param(signal.SIGINT, KeyboardInterrupt, marks=pytest.mark.integration),
+    ],
+)
+def test_a_signal_ends_torchrun_and_all_ranks(
+    make_token_folder, tmp_path: Path, scratch: Path, sent: signal.Signals, raised: type[BaseException]
 ) -> None:
+    def interrupt(point: dict[str, float | int]) -> None:
+        assert len(processes_of(scratch)) == 3, "torchrun and two ranks"
+        os.kill(os.getpid(), sent)
+
+    before = signal.getsignal(sent)
+    with pytest.raises(raised):
+        train(make_token_folder(), tmp_path / "model", replace(ENDLESS, num_processes=2), interrupt)
+    assert processes_of(scratch) == []
+    assert list(tmp_path.glob("model*")) == []
+    assert signal.getsignal(sent) is before
+
+
+@pytest.mark.integration
+def test_no_rank_outlives_a_parent_that_was_killed(make_token_folder, tmp_path: Path, scratch: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from prottune.training.stage import train; "
         "from prottune.training.settings import TrainConfig; "
         "train(Path(sys.argv[1]), Path(sys.argv[2]), "
         "TrainConfig(base_model='tiny', epochs=100000, patience=0, num_processes=2))"
     )
-    tokens, model = make_token_folder(), tmp_path / "model"
-    parent = subprocess.Popen(
-        [sys.executable, "-c", program, str(tokens), str(model)], stderr=subprocess.DEVNULL
-    )
+    arguments = [str(make_token_folder()), str(tmp_path / "model")]
+    parent = subprocess.Popen([sys.executable, "-c", program, *arguments], stderr=subprocess.DEVNULL)
     try:
         curve = tmp_path / "model.partial" / "history.jsonl"
-        _wait_until(lambda: curve.exists() and curve.stat().st_size > 0)
+        _wait_until(lambda: curve.exists() and curve.stat().st_size > 0, seconds=120)
         assert len(processes_of(scratch)) == 3, "torchrun and two ranks"
-        parent.send_signal(end)
-        code = parent.wait(timeout=30)
-        _wait_until(lambda: processes_of(scratch) == [], seconds=10)
+        parent.kill()
+        _wait_until(lambda: processes_of(scratch) == [], seconds=20)
     finally:
         for process in [*processes_of(scratch), parent]:
             process.kill()
         parent.wait()
-    assert (
-        code == {signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGINT: -signal.SIGINT, signal.SIGKILL: -9}[end]
-    )
-    left_over = [] if end != signal.SIGKILL else ["model.partial"]
-    assert [path.name for path in tmp_path.glob("model*")] == left_over
 
 
-def _wait_until(condition, seconds: float = 90) -> None:
+def _wait_until(condition: Callable[[], bool], seconds: float) -> None:
     patience_ends = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < patience_ends, "waited too long"
         time.sleep(0.1)
 
 
+@pytest.mark.integration
 def test_under_torchrun_it_joins_instead_of_starting_more(make_token_folder, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
@@ -231,7 +198,8 @@ def test_under_torchrun_it_joins_instead_of_starting_more(make_token_folder, tmp
         "from prottune.training.stage import train\n"
         "steps = []\n"
         "config = TrainConfig(base_model='tiny', epochs=2, tokens_per_batch=256)\n"
-        "report = train(Path(sys.argv[1]), Path(sys.argv[2]), config, lambda point: steps.append(point['step']))\n"
+        "def note(point): steps.append(point['step'])\n"
+        "report = train(Path(sys.argv[1]), Path(sys.argv[2]), config, note)\n"
         "found = asdict(report) | {'steps': steps, 'children': len(psutil.Process().children())}\n"
         "Path(sys.argv[2] + os.environ['RANK']).write_text(json.dumps(found))\n"
     )
@@ -287,10 +255,21 @@ def test_damaged_tokens_are_refused(make_token_folder, tmp_path: Path) -> None:
 
 
 def test_a_protein_longer_than_the_base_model_reads_is_refused_by_name(
-    make_token_folder, tmp_path: Path
+    make_token_folder, make_base_folder, tmp_path: Path
 ) -> None:
-    base = write_base(tmp_path / "base", max_position_embeddings=50)
+    base = find_base(str(make_base_folder(max_position_embeddings=50)), "", tmp_path)
+    job = Job(
+        tokens=str(make_token_folder()),
+        model=str(tmp_path),
+        config=CONFIG,
+        base=base,
+        dataset_digest="",
+        label_set="custom",
+        labels=("Nucleus", "Cytoplasm", "Peroxisome"),
+        max_residues=0,
+        cut="head_tail",
+    )
     with pytest.raises(
         DataError, match=r"protein P000\d\d has \d\d residues.*reads at most 48.*max_residues=48"
     ):
-        train(make_token_folder(), tmp_path / "model", replace(CONFIG, base_model=str(base)))
+        run_rank(job, Ranks(0, 1, torch.device("cpu")))

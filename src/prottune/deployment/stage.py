@@ -22,11 +22,11 @@ def deploy(model_uri: str, config: DeployConfig, model_version: str) -> DeployRe
     Raises: ArtifactError if the model is missing or damaged; DeploymentError if its endpoint does not become
         ready or answers otherwise than the model did when it was made.
     """
-    from prottune.model.golden import read_golden
-
     with tempfile.TemporaryDirectory(prefix="prottune-deploy-") as scratch:
         folder = fetch_folder(s3_uri(model_uri), Path(scratch) / "model")
         read_manifest(folder, "train")
+        from prottune.model.golden import read_golden  # here: a folder that is no model is refused at once
+
         golden = read_golden(folder)
         with _deployment(config).endpoint(folder, model_uri, config, model_version) as endpoint:
             difference = check_endpoint(endpoint.url, golden, config, model_version)

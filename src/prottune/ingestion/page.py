@@ -99,15 +99,16 @@ def _splits(proteins: Sequence[Protein], config: IngestConfig, share_with_relati
                 *(flags[flag] for flag in Membrane),
             ]
         )
+    num_sequences = len({protein.sequence for protein in proteins})
+    rules = clustering.mmseqs_rules(num_sequences, config.min_identity, config.min_coverage)
     columns = ["split", "proteins", "clusters", "residues", "membrane-bound", "soluble", "unknown"]
     return (
         table(columns, rows)
         + paragraph(
-            f"Clusters: MMseqs2 {clustering.version()[:12]}, cluster (cascaded), --min-seq-id "
-            f"{config.min_identity} -c {config.min_coverage} --cov-mode 0; identical sequences and isoforms "
-            f"of one base accession joined; seed {config.split_seed}. No cluster lies in two of train, "
-            "validation and gate. A test that the source gives is kept as given; clusters that hold a test "
-            "protein give nothing to validation and gate."
+            f"Clusters: MMseqs2 {clustering.version()[:12]}, mmseqs cluster {' '.join(rules)}; identical "
+            f"sequences and isoforms of one base accession joined; seed {config.split_seed}. No cluster lies "
+            "in two of train, validation and gate. A test that the source gives is kept as given; clusters "
+            "that hold a test protein give nothing to validation and gate."
         )
         + paragraph(
             f"{share_with_relative:.1%} of the test proteins share such a cluster with a training protein: "

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from transformers import BertConfig
 
 from prottune.artifacts import file_sha256
@@ -66,6 +67,8 @@ def build_model(base: Base, head: str, labels: Sequence[str], head_dropout: floa
     if base.folder is None:
         config = preset_config(base.facts.name)
         model = LocationModel(new_config(config, head, labels, head_dropout))
+        # From scratch, random positions drown the residues; from zero they are learned where they help.
+        torch.nn.init.zeros_(model.bert.embeddings.position_embeddings.weight)
     else:
         config = BertConfig(**read_config(base.folder))
         model = LocationModel(new_config(config, head, labels, head_dropout))

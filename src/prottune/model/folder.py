@@ -48,7 +48,7 @@ class ModelDescription:
     """Already folded into the last layer; recorded for people."""
     confident_above: float = 1.0
     """Answers with at least this probability were right in 9 of 10 validation proteins; 1 means none was."""
-    energy_below: float = float("inf")
+    energy_below: float
     """99 % of the validation proteins have less energy (-logsumexp of the logits); more is unlike them."""
     versions: dict[str, str]
 
@@ -162,4 +162,4 @@ def _read_description(path: Path) -> ModelDescription:
 
 
 def _write(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")

@@ -55,11 +55,7 @@ def serve(model: Path, config: ServeConfig, model_version: str = "") -> None:
     warnings.filterwarnings("ignore", "ORJSONResponse is deprecated")  # KServe's endpoints still use it
     with _bound_socket(config) as listener:
         app = application(LocationPredictor.from_folder(model, config, model_version))
-        port = listener.getsockname()[1]
-        _log.info(
-            "listening on http://%s:%d", f"[{config.host}]" if ":" in config.host else config.host, port
-        )
-        server = uvicorn.Server(
+        server = _AnnouncedServer(
             uvicorn.Config(
                 app, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS, server_header=False
             )
@@ -68,6 +64,16 @@ def serve(model: Path, config: ServeConfig, model_version: str = "") -> None:
         signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
+
+
+class _AnnouncedServer(uvicorn.Server):
+    """Says where it listens once it does; programs that start it wait for that line."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
 
 
 def application(model: LocationPredictor) -> FastAPI:

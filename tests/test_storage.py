@@ -1,0 +1,315 @@
+"""Files and folders over file, http and s3, against small real servers: whole and checked, or refused."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from prottune import storage
+from prottune.artifacts import MANIFEST_FILE, new_folder
+from prottune.errors import ArtifactError, ConfigError, DataError, ProttuneError, StorageError
+from prottune.ingestion.findings import Findings
+from prottune.ingestion.sources import git_blob_sha1, take_source
+from prottune.storage import fetch_file, fetch_folder, file_uri, list_files, s3_uri, upload_folder
+
+
+@dataclass
+class Store:
+    """A bucket in memory behind HTTP: GET, PUT and LIST as S3 answers them; signatures are not looked at."""
+
+    objects: dict[str, bytes] = field(default_factory=dict)
+    puts: list[str] = field(default_factory=list)
+    failures_left: int = 0
+    """So many GETs are answered 503 before the next is served."""
+    cut: int = 0
+    """So many bytes are missing at the end of each body, though its length is announced."""
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+def handler_of(store: Store) -> type[BaseHTTPRequestHandler]:
+    """A request handler that answers from one store."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            address = urlsplit(self.path)
+            query, key = parse_qs(address.query), unquote(address.path).lstrip("/")
+            if store.failures_left:
+                store.failures_left -= 1
+                self.answer(503, b"<Error><Code>SlowDown</Code></Error>")
+            elif "list-type" in query:
+                self.answer(200, listing(store, key.rstrip("/"), query.get("prefix", [""])[0]))
+            elif key in store.objects:
+                self.answer(200, store.objects[key])
+            else:
+                self.answer(404, b"<Error><Code>NoSuchKey</Code><Message>not here</Message></Error>")
+
+        def do_PUT(self) -> None:
+            key = unquote(urlsplit(self.path).path).lstrip("/")
+            store.objects[key] = self.rfile.read(int(self.headers["Content-Length"]))
+            store.puts.append(key)
+            self.answer(200, b"")
+
+        def answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("ETag", '"0"')
+            self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+            self.end_headers()
+            self.wfile.write(body[: len(body) - store.cut])
+            self.close_connection = bool(store.cut)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+def listing(store: Store, bucket: str, prefix: str) -> bytes:
+    """The answer to ListObjectsV2."""
+    keys = [key.removeprefix(f"{bucket}/") for key in store.objects if key.startswith(f"{bucket}/{prefix}")]
+    contents = "".join(
+        f"<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>1</Size>"
+        "<ETag>0</ETag></Contents>"
+        for key in sorted(keys)
+    )
+    return (
+        f'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>{bucket}</Name>'
+        f"<IsTruncated>false</IsTruncated>{contents}</ListBucketResult>"
+    ).encode()
+
+
+@contextmanager
+def serving(store: Store) -> Iterator[Store]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(store))
+    store.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield store
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """An empty store that the environment points at."""
+    with serving(Store()) as running:
+        monkeypatch.setenv("S3_ENDPOINT", running.url)
+        monkeypatch.setenv("S3_ACCESS_KEY", "access")
+        monkeypatch.setenv("S3_SECRET_KEY", "secret")
+        yield running
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A sealed folder with a file in a subfolder."""
+    with new_folder(tmp_path / "finished", "train", None) as draft:
+        (draft.path / "a.txt").write_bytes(b"alpha")
+        (draft.path / "sub").mkdir()
+        (draft.path / "sub" / "b.txt").write_bytes(b"beta")
+    return tmp_path / "finished"
+
+
+def test_minio_addresses_are_spelled_s3_and_others_stay() -> None:
+    assert s3_uri("minio://mlpipeline/v2/model") == "s3://mlpipeline/v2/model"
+    assert s3_uri("s3://b/k") == "s3://b/k"
+    assert s3_uri("/tmp/model") == "/tmp/model"
+
+
+def test_local_files_are_returned_where_they_lie(tmp_path: Path) -> None:
+    path = tmp_path / "a b.txt"
+    path.write_bytes(b"12345")
+    assert fetch_file(str(path), tmp_path / "target", 5) == path
+    assert fetch_file(file_uri(path), tmp_path / "target", 5) == path
+    assert list_files(str(tmp_path)) == ["a b.txt"]
+    with pytest.raises(DataError, match="more than 4 bytes"):
+        fetch_file(str(path), tmp_path / "target", 4)
+
+
+def test_an_uploaded_folder_comes_back_whole_and_its_manifest_went_last(
+    store: Store, finished: Path, tmp_path: Path
+) -> None:
+    upload_folder(finished, "minio://bucket/models/1/")
+    assert store.puts == [
+        "bucket/models/1/a.txt",
+        "bucket/models/1/sub/b.txt",
+        f"bucket/models/1/{MANIFEST_FILE}",
+    ]
+    assert list_files("s3://bucket/models/1") == ["a.txt", MANIFEST_FILE, "sub/b.txt"]
+    store.objects["bucket/models/1/stray"] = b"not listed by the manifest"
+    folder = fetch_folder("s3://bucket/models/1", tmp_path / "back")
+    assert folder == tmp_path / "back"
+    assert (folder / "sub" / "b.txt").read_bytes() == b"beta"
+    assert not (folder / "stray").exists()
+
+
+@pytest.mark.parametrize(("key", "content"), [("a.txt", b"alphA"), ("sub/b.txt", b"bet")])
+def test_a_damaged_object_is_refused_and_nothing_is_left(
+    store: Store, finished: Path, tmp_path: Path, key: str, content: bytes
+) -> None:
+    upload_folder(finished, "s3://bucket/m")
+    store.objects[f"bucket/m/{key}"] = content
+    with pytest.raises(ArtifactError, match=key):
+        fetch_folder("s3://bucket/m", tmp_path / "back")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["finished"]
+
+
+def test_a_manifest_that_names_a_file_outside_its_folder_is_refused(
+    store: Store, finished: Path, tmp_path: Path
+) -> None:
+    upload_folder(finished, "s3://bucket/m")
+    manifest = store.objects[f"bucket/m/{MANIFEST_FILE}"]
+    store.objects[f"bucket/m/{MANIFEST_FILE}"] = manifest.replace(b'"a.txt"', b'"../../a.txt"')
+    with pytest.raises(ArtifactError, match="leaves its folder"):
+        fetch_folder("s3://bucket/m", tmp_path / "deep" / "back")
+    assert not (tmp_path / "a.txt").exists()
+
+
+def test_a_prefix_without_manifest_is_fetched_as_it_is(store: Store, tmp_path: Path) -> None:
+    store.objects = {"bucket/base/config.json": b"{}", "bucket/base/vocab.txt": b"[PAD]"}
+    folder = fetch_folder("s3://bucket/base", tmp_path / "base")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        "config.json": b"{}",
+        "vocab.txt": b"[PAD]",
+    }
+
+
+def test_an_upload_of_a_damaged_folder_is_refused(store: Store, finished: Path) -> None:
+    (finished / "a.txt").write_bytes(b"other")
+    with pytest.raises(ArtifactError, match="damaged"):
+        upload_folder(finished, "s3://bucket/m")
+    assert store.objects == {}
+
+
+def test_a_folder_is_copied_to_a_new_local_place_only(finished: Path, tmp_path: Path) -> None:
+    upload_folder(finished, file_uri(tmp_path / "copy"))
+    assert list_files(str(tmp_path / "copy")) == ["a.txt", MANIFEST_FILE, "sub/b.txt"]
+    with pytest.raises(ConfigError, match="exists already"):
+        upload_folder(finished, str(tmp_path / "copy"))
+
+
+def test_passing_failures_of_a_server_are_retried(store: Store, tmp_path: Path) -> None:
+    store.objects["bucket/x"] = b"content"
+    for uri in ("s3://bucket/x", f"{store.url}/bucket/x"):
+        store.failures_left = 2
+        assert fetch_file(uri, tmp_path / "x", 100).read_bytes() == b"content"
+
+
+def test_a_download_that_ends_early_is_refused(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage.time, "sleep", lambda _: None)
+    store.objects["bucket/x"] = b"content"
+    store.cut = 3
+    for uri in ("s3://bucket/x", f"{store.url}/bucket/x"):
+        with pytest.raises(StorageError, match=uri):
+            fetch_file(uri, tmp_path / "x", 100)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_download_stops_at_its_cap(store: Store, tmp_path: Path) -> None:
+    store.objects["bucket/x"] = bytes(5_000_000)
+    for uri in ("s3://bucket/x", f"{store.url}/bucket/x"):
+        with pytest.raises(DataError, match="more than 1,000,000 bytes"):
+            fetch_file(uri, tmp_path / "x", 1_000_000)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "error", "message"),
+    [
+        ("/nowhere/x", ConfigError, "/nowhere/x: no such file"),
+        (
+            "gs://bucket/x",
+            ConfigError,
+            "gs://bucket/x: unknown kind of address; expected a path, file://, s3://",
+        ),
+        ("s3:///x", ConfigError, "s3:///x: no bucket; expected s3://bucket/key"),
+        ("s3://bucket/none", StorageError, "s3://bucket/none: NoSuchKey"),
+        ("{url}/none", StorageError, "{url}/none: the server answered 404; expected 200"),
+        ("http://127.0.0.1:9/x", StorageError, "http://127.0.0.1:9/x: ConnectError"),
+    ],
+)
+def test_a_place_that_is_not_there_is_named(
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    uri: str,
+    error: type[ProttuneError],
+    message: str,
+) -> None:
+    monkeypatch.setattr(storage.time, "sleep", lambda _: None)
+    with pytest.raises(error) as refused:
+        fetch_file(uri.format(url=store.url), tmp_path / "x", 100)
+    assert str(refused.value).startswith(message.format(url=store.url))
+
+
+def test_folders_that_are_not_there_are_named(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such folder"):
+        fetch_folder(str(tmp_path / "none"), tmp_path / "x")
+    with pytest.raises(StorageError, match="s3://bucket/none: nothing is there"):
+        fetch_folder("s3://bucket/none", tmp_path / "x")
+
+
+def test_s3_without_settings_says_which(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="S3_ENDPOINT, S3_ACCESS_KEY and S3_SECRET_KEY"):
+        fetch_file("s3://bucket/x", tmp_path / "x", 100)
+    monkeypatch.setenv("S3_ENDPOINT", "127.0.0.1:9")
+    monkeypatch.setenv("S3_ACCESS_KEY", "a")
+    monkeypatch.setenv("S3_SECRET_KEY", "b")
+    monkeypatch.setenv("S3_SECURE", "perhaps")
+    with pytest.raises(ConfigError, match="S3_SECURE='perhaps': expected true or false"):
+        fetch_file("s3://bucket/x", tmp_path / "x", 100)
+
+
+def test_a_source_is_taken_from_the_web_and_from_s3_files_and_prefixes(store: Store, tmp_path: Path) -> None:
+    store.objects = {
+        "bucket/d/1.fa": b">P1 Nucleus-U\nMK\n",
+        "bucket/d/2.csv": b"x",
+        "bucket/d/notes.md": b"y",
+    }
+    web = take_source(f"{store.url}/bucket/d/1.fa?x=1", tmp_path / "1", 100, "", Findings())
+    one = take_source("s3://bucket/d/1.fa", tmp_path / "2", 100, web.sha256, Findings())
+    assert [file.path.read_bytes() for file in one.files] == [b">P1 Nucleus-U\nMK\n"]
+    assert (web.files[0].name, web.sha256, web.git_blob) == ("1.fa", one.sha256, one.git_blob)
+    findings = Findings()
+    folder = take_source("s3://bucket/d", tmp_path / "3", 100, "", findings)
+    assert [(file.name, file.kind) for file in folder.files] == [("1.fa", "fasta"), ("2.csv", "csv")]
+    assert findings.in_order() == {"ignored_files": 1}
+
+
+def test_a_git_blob_hash_is_what_git_prints(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"what is up, doc?")
+    assert git_blob_sha1(tmp_path / "x") == "bd9dbf5aae1a3862dd1526723246b20206e5fc37"
+
+
+def test_an_expected_git_blob_is_accepted_and_a_folder_without_data_refused(tmp_path: Path) -> None:
+    (tmp_path / "in.fa").write_bytes(b"what is up, doc?")
+    blob = "bd9dbf5aae1a3862dd1526723246b20206e5fc37"
+    assert (
+        take_source(str(tmp_path / "in.fa"), tmp_path / "s", 100, blob.upper(), Findings()).git_blob == blob
+    )
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="no recognised file; expected names that end in"):
+        take_source(str(tmp_path / "empty"), tmp_path / "t", 100, "", Findings())
+    with pytest.raises(ConfigError, match="no such file or folder"):
+        take_source(str(tmp_path / "none"), tmp_path / "u", 100, "", Findings())
