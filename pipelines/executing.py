@@ -1,16 +1,21 @@
 """Execute the committed graph in this process: `python -m pipelines.executing RUN_FOLDER`.
 
-`pipelines.running` starts this as a child, so that one run has one process tree that can be ended whole.
+`pipelines.running` starts this as a child, so that one run has one process tree that can be ended whole. It
+holds this program's standard input open; when that ends, the parent was killed, and the run ends with it.
 """
 
 import json
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipelines.compiling import COMPILED
+from pipelines.processes import end_processes_of
 
 PARAMETERS_FILE = "parameters.json"
 STEPS_FOLDER = "steps"
@@ -46,5 +51,18 @@ def without_retries(compiled: str) -> str:
     return yaml.safe_dump_all(documents)
 
 
+def end_with_the_parent() -> None:
+    """Wait for the end of standard input, then end every process of this run and this one."""
+    from prottune.tracking import close_run
+
+    sys.stdin.buffer.read()
+    end_processes_of(os.environ["PROTTUNE_PIPELINE_RUN"])
+    try:
+        close_run("KILLED")
+    finally:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=end_with_the_parent, daemon=True).start()
     execute(Path(sys.argv[1]))

@@ -89,7 +89,7 @@ def _start(place: Run) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "pipelines.executing", str(place.folder)],
         env=environment,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # closed by our death, however sudden: then the child ends the run
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

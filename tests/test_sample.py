@@ -20,18 +20,18 @@ from prottune.records import DEEPLOC10
 from prottune.sample import NOTICE, SIGNALS_FILE, SampleConfig, SampleReport, write_sample
 from prottune.signals import Draws, Signal, decoy, signal
 
-FASTA_SHA256 = ""
-SIGNALS_SHA256 = ""
+FASTA_SHA256 = "0d9943af784eef0ce395d88c9dec5161c511c76b85998a843e95736fe9967077"
+SIGNALS_SHA256 = "5f17513c8d9e0338665befd7a315b75f103ce5b116bebd8601ea483154a3fd04"
 UNIPROT_ACCESSION = r"([OPQ]\d[A-Z\d]{3}\d|[A-NR-Z]\d([A-Z][A-Z\d]{2}\d){1,2})(-\d+)?"
 WORKING = {
     "Nucleus": r"PKKKRKV|KRP.{10}KKKRK",
-    "Extracellular": r"M[KR]{2}[STNQG][LVIFAMC]{11}A.A",
+    "Extracellular": r"M[KR]{2}[STNQG][LVIFAMCG]{11}A.A",
     "Mitochondrion": r"ML(R[^R]{2}){6}",
-    "Cell.membrane": r"[KR]{2}[LVIFAMC]{18,20}[DE]{2}",
-    "Endoplasmic.reticulum": r"M[KR]{2}[STNQG][LVIFAMC]{11}A.A|[KH]DEL",
+    "Cell.membrane": r"[KR]{2}[LVIFAMCG]{18,20}[DE]{2}",
+    "Endoplasmic.reticulum": r"M[KR]{2}[STNQG][LVIFAMCG]{11}A.A|[KH]DEL",
     "Plastid": r"MA[STAPNG]{2}FG[STAPNG]{2}LK[STAPNG]{4}VR[STAPNG]{2}CP",
-    "Golgi.apparatus": r"M[KR]{3}[STNQG][LVIFAMC]{18}P[STNQG]P[SAPNGT]P[STNQG]",
-    "Lysosome/Vacuole": r"M[KR]{2}[STNQG][LVIFAMC]{11}A.A|NP[IL]RLP",
+    "Golgi.apparatus": r"M[KR]{3}[STNQG][LVIFAMCG]{18}P[STNQG]P[SAPNGT]P[STNQG]",
+    "Lysosome/Vacuole": r"M[KR]{2}[STNQG][LVIFAMCG]{11}A.A|NP[IL]RLP",
     "Peroxisome": r"KP[SA]KL",
 }
 """What a segment of signals.tsv may spell in each location."""

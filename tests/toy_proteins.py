@@ -8,8 +8,8 @@ _SPACINGS = {"Nucleus": "oXXXoXXX", "Plastid": "oXoXXXXX"}
 
 
 def toy_flags(folder: Path) -> list[str]:
-    """Write a base model and the proteins below `folder`; the flags of `python -m pipelines run` that use them."""
-    fast = ["--epochs", "6", "--learning-rate", "3e-3", "--head-learning-rate", "3e-3"]
+    """Write proteins and a base model below `folder`; the flags of `python -m pipelines run` for them."""
+    fast = ["--epochs", "4", "--learning-rate", "3e-3", "--head-learning-rate", "3e-3"]
     small = ["--tokens-per-batch", "1024", "--min-gate-proteins", "10"]
     fasta, base = write_toy(folder / "toy.fasta"), write_base(folder / "base")
     return ["--source", str(fasta), "--base-model", str(base), *fast, *small]

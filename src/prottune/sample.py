@@ -22,7 +22,7 @@ NOTICE = "SYNTHETIC proteins made by `prottune sample`: invented sequences, no b
 _MIN_RESIDUES, _MAX_RESIDUES = 60, 300
 _LINE_WIDTH = 60
 _MIN_GAP = 3
-_MAX_FILL = 0.6
+_MAX_FILL = 0.55
 """Share of a protein that signals and decoys may take: the rest is its own, so proteins are no relatives."""
 _TEST_SHARE = 0.2
 _DUPLICATE_SHARE = 0.004

@@ -54,7 +54,7 @@ class Draws:
 _GROUPS = {
     "b": "KR",  # basic
     "d": "DE",  # acidic
-    "h": "LLLVVIIFAAMC",  # hydrophobic
+    "h": "LLLVVIIFFAAMCG",  # hydrophobic
     "p": "STNQG",  # polar
     "s": "SSSTTTAPNG",  # what plastid transit peptides are rich in
     "a": "LAISVQFN",  # between the arginines of a mitochondrial presequence

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from prottune.alphabet import clean
 from prottune.artifacts import file_sha256, read_manifest
 from prottune.errors import ConfigError, DataError
+from prottune.ingestion.checks import check_residues
+from prottune.ingestion.entries import Entry
 from prottune.ingestion.findings import Findings
 from prottune.ingestion.page import losses
 from prottune.ingestion.settings import IngestConfig, IngestReport
@@ -76,6 +79,13 @@ def test_proteins_are_written_by_accession_with_the_given_test(ingested: Ingeste
     assert {protein.membrane for protein in ingested.proteins} == {Membrane.UNKNOWN}
     odd = [(protein.sequence, protein.location) for protein in ingested.proteins[-2:]]
     assert odd == [("MKXXTAYIAKQ", "Cytoplasm"), ("MKTAYIAKQR", "Endoplasmic.reticulum")]
+
+
+def test_sequences_are_spelled_as_the_model_reads_them(ingested: Ingested) -> None:
+    every_letter = Entry("Q1", "abcdefghijklmnopqrstuvwxyz", "Nucleus", Membrane.UNKNOWN, Split.TRAIN, "x:1")
+    checked = check_residues([every_letter], Findings())
+    assert checked[0].sequence == clean(every_letter.sequence) == "AXCDEFGHIXKLMNXPQRSTXVWXYX"
+    assert all(clean(protein.sequence) == protein.sequence for protein in ingested.proteins)
 
 
 def test_relatives_stay_together_and_no_cluster_straddles_the_cut_splits(ingested: Ingested) -> None:

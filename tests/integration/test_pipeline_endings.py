@@ -110,8 +110,20 @@ def test_an_interrupted_run_leaves_no_process_and_a_killed_mlflow_run(
     assert not list(tmp_path.glob("prottune-*")), "scratch files are left"
 
 
-def _wait_for_training(runs: Path, program: subprocess.Popen[str]) -> str:
-    """Wait until both ranks train; returns the run's name."""
+def test_a_run_whose_program_was_killed_outright_ends_too(tmp_path: Path) -> None:
+    runs, long = tmp_path / "runs", [*toy_flags(tmp_path), "--epochs", "5000"]
+    with subprocess.Popen([*RUN, "--runs", str(runs), *long], stdout=subprocess.DEVNULL) as program:
+        name = _wait_for_training(runs, program, num_ranks=1)
+        program.kill()
+    until = monotonic() + 60
+    while processes_of(name) and monotonic() < until:
+        sleep(0.2)
+    assert processes_of(name) == set()
+    assert mlflow_run(runs, name).info.status == "KILLED"
+
+
+def _wait_for_training(runs: Path, program: "subprocess.Popen[Any]", num_ranks: int = 2) -> str:
+    """Wait until all ranks train; returns the run's name."""
     until = monotonic() + 300
     while monotonic() < until and program.poll() is None:
         if history := list(runs.glob("*/steps/*/train/model.partial/history.jsonl")):
@@ -119,7 +131,7 @@ def _wait_for_training(runs: Path, program: subprocess.Popen[str]) -> str:
             ranks = [
                 process for process in processes_of(name) if "prottune.training.worker" in process.cmdline()
             ]
-            if len(ranks) >= 2 and history[0].stat().st_size:
+            if len(ranks) >= num_ranks and history[0].stat().st_size:
                 return name
         sleep(0.2)
     raise AssertionError(f"training did not begin: {(runs / 'latest' / 'log.txt').read_text()[-2000:]}")

@@ -55,9 +55,10 @@ def _clean(entry: Entry, findings: Findings) -> str:
         raise DataError(
             f"{entry.where}: {entry.accession} has only nucleotides ({upper[:12]}...); expected a protein"
         )
+    cleaned = upper  # every other capital letter stands for itself
     if any(letter in upper for letter in RARE_RESIDUES):
         findings.add("rare_residues", entry.accession)
-    cleaned = clean(upper)
+        cleaned = clean(upper)
     if cleaned.count("X") > _MANY_UNKNOWN * len(cleaned):
         findings.add("many_unknown", entry.accession)
     return cleaned

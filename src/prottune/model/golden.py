@@ -11,11 +11,12 @@ import numpy as np
 from prottune.alphabet import STANDARD_RESIDUES
 from prottune.errors import ArtifactError
 from prottune.model.inference import Predictor
+from prottune.model.settings import MAX_GOLDEN_DIFFERENCE
 
 GOLDEN_FILE = "golden.json"
 _LENGTHS = (1, 24, 60, 120, 200, 320, 500, 900)
 _SEED = 43
-_NOTE = "fp32 answers; an endpoint that computes in bf16 differs by up to about 0.01 in each probability"
+_NOTE = f"fp32 answers; a correct endpoint differs by at most {MAX_GOLDEN_DIFFERENCE} in each probability"
 
 
 def write_golden(folder: Path, predictor: Predictor) -> None:

@@ -26,8 +26,8 @@ def _preset(width: int, num_layers: int, num_heads: int, feed_forward: int) -> d
 
 
 PRESETS = {
-    "tiny": _preset(width=64, num_layers=2, num_heads=4, feed_forward=256),
-    "small": _preset(width=128, num_layers=2, num_heads=4, feed_forward=512),
+    "tiny": _preset(width=64, num_layers=2, num_heads=2, feed_forward=256),
+    "small": _preset(width=128, num_layers=2, num_heads=2, feed_forward=512),
 }
 """Name -> settings of a BERT encoder with ProtBERT's vocabulary."""
 
