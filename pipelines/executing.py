@@ -55,7 +55,8 @@ def end_with_the_parent() -> None:
     """Wait for the end of standard input, then end every process of this run and this one."""
     from prottune.tracking import close_run
 
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1):  # not sys.stdin.read(): it would hold a lock when Python ends
+        pass
     end_processes_of(os.environ["PROTTUNE_PIPELINE_RUN"])
     try:
         close_run("KILLED")

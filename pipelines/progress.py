@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shutil import get_terminal_size
 from time import monotonic
 from typing import Any, TextIO
 
@@ -17,7 +18,9 @@ _COLOR = re.compile(r"\x1b\[\d+m")
 _BEGINS = re.compile(r"Executing task '(?P<step>[\w-]+)'")
 _ENDS = re.compile(r"Task '(?P<step>[\w-]+)' finished with status (?P<status>SUCCESS|FAILURE)")
 _LOGGED = re.compile(r"\s*\[KFP Executor [^\]]* (?P<level>[A-Z]+)\]: (?P<text>.*)")
-_OF_KFP = re.compile(r"\s*(Looking for component|Loading KFP|Got executor_input|Wrote executor|[{}\[\]\"]|$)")
+_OF_KFP = re.compile(
+    r"\s*(Looking for component|Loading KFP|Got executor_input|Wrote executor|-{9}|[{}\[\]\"]|$)"
+)
 _EPOCH = re.compile(r"epoch \d+ of \d+")
 _WIDTH = 11
 
@@ -63,8 +66,9 @@ class Progress:
     def tick(self) -> None:
         """On a terminal, show how long the running step has run and the last thing it said."""
         if self._running and self._screen.isatty():
-            last = self.said[-1] if self.said else ""
-            self._rewrite(f"{self._running:{_WIDTH}} {self._clock() - self._begun:7.0f} s  {last}"[:100])
+            last = self.said[-1] if self.said and not self.failed else ""
+            shown = f"{self._running:{_WIDTH}} {self._clock() - self._begun:7.0f} s  {last}"
+            self._rewrite(shown[: get_terminal_size().columns - 1])
 
     def _hear(self, text: str) -> None:
         logged = _LOGGED.match(text)
@@ -112,8 +116,10 @@ def key_numbers(steps: Path, step: str) -> str:
         for name in KEY_NUMBERS.get(step, ())
         if name in metrics
     ]
-    answer = outputs["parameters"].get("Output", "")
-    return ", ".join(([str(answer)] if answer else []) + words)
+    answer = str(outputs["parameters"].get("Output", ""))
+    if step == "register" and answer:
+        answer = f"version {answer}"
+    return ", ".join(([answer] if answer else []) + words)
 
 
 def step_outputs(steps: Path, step: str) -> dict[str, Any]:

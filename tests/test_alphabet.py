@@ -85,3 +85,9 @@ def test_cut_refuses_an_unknown_policy_and_a_negative_length():
         alphabet.cut("MK", 1, "middle")
     with pytest.raises(ConfigError, match="max_residues=-1: expected at least 1, or 0 for whole proteins"):
         alphabet.cut("MK", -1, "head")
+
+
+@pytest.mark.parametrize("letter", ["\u0131", "\u017f", "\u00df", "\uff2d"])
+def test_letters_of_other_alphabets_never_become_residues(letter: str) -> None:
+    with pytest.raises(DataError, match="at residue 3 is no amino acid"):
+        alphabet.clean(f"MK{letter}T")

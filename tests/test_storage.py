@@ -159,7 +159,9 @@ def test_an_uploaded_folder_comes_back_whole_and_its_manifest_went_last(
     assert not (folder / "stray").exists()
 
 
-@pytest.mark.parametrize(("key", "content"), [("a.txt", b"alphA"), ("sub/b.txt", b"bet")])
+@pytest.mark.parametrize(
+    ("key", "content"), [("a.txt", b"alphA"), ("sub/b.txt", b"bet"), ("sub/b.txt", b"beta, longer")]
+)
 def test_a_damaged_object_is_refused_and_nothing_is_left(
     store: Store, finished: Path, tmp_path: Path, key: str, content: bytes
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,21 +50,26 @@ ALPHABET_SHA256 = hashlib.sha256("\n".join(VOCABULARY).encode() + TABLE).hexdige
 """Identity of vocabulary and letter table; a model refuses to be read with another one."""
 
 
+_NO_RESIDUE = re.compile(f"[^{_RESIDUES}{_RESIDUES.lower()}]")
+"""Judged before upper-casing, which would turn letters of other alphabets into residues."""
+_RARE_TO_X = str.maketrans(dict.fromkeys(RARE_RESIDUES, "X"))
+
+
 def clean(sequence: str) -> str:
     """Spell a sequence as prottune reads it: white space removed, upper case, U Z O B J -> X.
 
     Raises: DataError naming the first character that is no residue and its position (from 1), or that
         nothing is left.
     """
-    residues = "".join(sequence.split()).upper()
+    residues = "".join(sequence.split())
     if not residues:
         raise DataError("the sequence is empty; expected at least one residue")
-    for position, letter in enumerate(residues, start=1):
-        if letter not in _RESIDUES:
-            raise DataError(
-                f"{letter!r} at residue {position} is no amino acid; expected letters of {_RESIDUES}"
-            )
-    return residues.translate({ord(letter): "X" for letter in RARE_RESIDUES})
+    if stranger := _NO_RESIDUE.search(residues):
+        raise DataError(
+            f"{stranger[0]!r} at residue {stranger.start() + 1} is no amino acid; "
+            f"expected letters of {_RESIDUES}"
+        )
+    return residues.upper().translate(_RARE_TO_X)
 
 
 def encode(sequences: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:

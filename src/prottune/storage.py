@@ -7,6 +7,7 @@ unless the endpoint says http://), S3_REGION. Keys are never printed.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -143,13 +144,14 @@ def list_files(uri: str) -> list[str]:
 def _fetch_listed(uri: str, folder: Path) -> None:
     manifest = _peek(folder / MANIFEST_FILE, uri)
     for name, entry in manifest.files.items():
-        fetch_file(_below(uri, name), folder / _safe(name, uri), int(entry["bytes"]))
+        try:
+            fetch_file(_below(uri, name), folder / _safe(name, uri), int(entry["bytes"]))
+        except DataError as error:
+            raise ArtifactError(f"{_below(uri, name)}: larger than its manifest says; damaged") from error
     read_manifest(folder)
 
 
 def _peek(path: Path, uri: str) -> Manifest:
-    import json
-
     try:
         return Manifest(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:

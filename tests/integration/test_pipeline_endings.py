@@ -17,6 +17,9 @@ from pipelines.processes import processes_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
+ENDLESS = ["--base-model", "small", "--epochs", "5000", "--tokens-per-batch", "64"]
+"""One protein a step: minutes until no epoch is better."""
+
 RUN = [sys.executable, "-m", "pipelines", "run"]
 
 
@@ -92,7 +95,7 @@ def test_a_failed_stage_gives_its_line_its_exit_code_and_a_failed_mlflow_run(tmp
 def test_an_interrupted_run_leaves_no_process_and_a_killed_mlflow_run(
     asked: signal.Signals, tmp_path: Path
 ) -> None:
-    runs, long = tmp_path / "runs", [*toy_flags(tmp_path), "--epochs", "5000", "--num-processes", "2"]
+    runs, long = tmp_path / "runs", [*toy_flags(tmp_path), *ENDLESS, "--num-processes", "2"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(
         [*RUN, "--runs", str(runs), *long],
@@ -111,7 +114,7 @@ def test_an_interrupted_run_leaves_no_process_and_a_killed_mlflow_run(
 
 
 def test_a_run_whose_program_was_killed_outright_ends_too(tmp_path: Path) -> None:
-    runs, long = tmp_path / "runs", [*toy_flags(tmp_path), "--epochs", "5000"]
+    runs, long = tmp_path / "runs", [*toy_flags(tmp_path), *ENDLESS]
     with subprocess.Popen([*RUN, "--runs", str(runs), *long], stdout=subprocess.DEVNULL) as program:
         name = _wait_for_training(runs, program, num_ranks=1)
         program.kill()
@@ -126,7 +129,7 @@ def _wait_for_training(runs: Path, program: "subprocess.Popen[Any]", num_ranks: 
     """Wait until all ranks train; returns the run's name."""
     until = monotonic() + 300
     while monotonic() < until and program.poll() is None:
-        if history := list(runs.glob("*/steps/*/train/model.partial/history.jsonl")):
+        if history := list(runs.glob("toy-*/steps/*/train/model.partial/history.jsonl")):
             name = history[0].relative_to(runs).parts[0]
             ranks = [
                 process for process in processes_of(name) if "prottune.training.worker" in process.cmdline()

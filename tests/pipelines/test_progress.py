@@ -100,6 +100,7 @@ def test_a_step_cannot_pretend_to_be_kfp(tmp_path: Path) -> None:
     ("step", "parameters", "metrics", "words"),
     [
         ("compare", {"Output": "same"}, {}, "same"),
+        ("register", {"Output": "3"}, {"version": "3"}, "version 3"),
         (
             "ingest",
             {},
@@ -116,3 +117,25 @@ def test_key_numbers_of_a_step_are_what_it_answered_and_its_main_figures(
 ) -> None:
     write_outputs(tmp_path, step, parameters, metrics)
     assert key_numbers(tmp_path, step) == words
+
+
+class Terminal(io.StringIO):
+    """A screen on which a line can be written anew."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_the_running_step_shows_its_seconds_and_its_last_words(tmp_path: Path) -> None:
+    screen = Terminal()
+    progress = Progress(tmp_path, screen, clock(0.0, 0.0, 5.2, 9.0))
+    progress.line(begins("ingest"))
+    progress.line("    [KFP Executor 2026-11-22 17:01:03,000 INFO]: clustering 300 sequences\n")
+    progress.tick()
+    progress.line(ends("ingest"))
+    rewritten = screen.getvalue().split("\r\x1b[K")[1:]
+    assert rewritten == [
+        "ingest            0 s  ",
+        "ingest            5 s  clustering 300 sequences",
+        "ingest          9.0 s\n",
+    ]

@@ -91,7 +91,7 @@ def test_the_version_is_champion_and_points_at_the_pipelines_own_folder(
 ) -> None:
     client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
     champion = client.get_model_version_by_alias("prottune", "champion")
-    assert champion.version == summary["model_version"]
+    assert str(champion.version) == summary["model_version"]
     assert Path(champion.source).resolve() == Path(summary["folders"]["model"]).resolve()
 
 

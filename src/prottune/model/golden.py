@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from prottune.alphabet import STANDARD_RESIDUES
 from prottune.errors import ArtifactError
-from prottune.model.inference import Predictor
 from prottune.model.settings import MAX_GOLDEN_DIFFERENCE
+
+if TYPE_CHECKING:  # the light image reads golden answers without torch
+    from prottune.model.inference import Predictor
 
 GOLDEN_FILE = "golden.json"
 _LENGTHS = (1, 24, 60, 120, 200, 320, 500, 900)

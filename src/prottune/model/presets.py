@@ -19,7 +19,8 @@ def _preset(width: int, num_layers: int, num_heads: int, feed_forward: int) -> d
         "num_attention_heads": num_heads,
         "intermediate_size": feed_forward,
         "max_position_embeddings": MAX_POSITIONS,
-        "initializer_range": 0.02,
+        "initializer_range": width
+        ** -0.5,  # keeps the size of what passes; BERT's 0.02 is for a width of 1,024
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.0,  # flash attention over packed rows has no dropout
     }
