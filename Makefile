@@ -44,7 +44,7 @@ compile: $(READY) ## rewrite pipelines/compiled from the graph
 	@$(BIN)/python -m pipelines compile
 
 bench: $(READY) ## benchmarks, each beside a peer in the same run
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python benchmarks/tokenization.py --results benchmarks/results.json
 
 lock: ## rewrite requirements/lock.txt (needs uv)
 	@command -v uv >/dev/null || { echo "lock: needs uv $(UV_VERSION): pip install uv==$(UV_VERSION)" >&2; exit 2; }

@@ -21,7 +21,10 @@ MIN_MODEL_ACCURACY = 0.85
 
 SETTINGS = {
     "base_model": "tiny",
+    "epochs": 8,
     "learning_rate": 1e-3,
+    "tokens_per_batch": 4096,
+    "precision": "fp32",  # at this width bf16 is the slower one
     "num_processes": 2,
 }
 """What differs from a run on real proteins: a small model from scratch, in two processes."""

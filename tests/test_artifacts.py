@@ -85,3 +85,10 @@ def test_a_folder_of_another_stage_or_format_is_refused(tmp_path: Path) -> None:
         read_manifest(folder)
     with pytest.raises(ArtifactError, match="not a finished prottune folder"):
         read_manifest(tmp_path)
+
+
+def test_another_user_can_read_every_file(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "model", "train", Settings()) as draft:
+        (draft.path / "model.safetensors").write_bytes(b"")
+        (draft.path / "model.safetensors").chmod(0o600)
+    assert (tmp_path / "model/model.safetensors").stat().st_mode & 0o777 == 0o644

@@ -17,6 +17,8 @@ from prottune.errors import ArtifactError, ConfigError
 
 MANIFEST_FILE = "manifest.json"
 _FORMAT = "prottune/1"
+_READABLE = 0o644
+"""Mode of every file of a finished folder: a later step may run as another user."""
 _PAGES = (".html", ".md")
 """Files for people; they may name the hour, so they are checked but do not enter the digest."""
 
@@ -121,6 +123,7 @@ def _seal(draft: Draft, stage: str, settings: object) -> None:
     files = {}
     for path in sorted(path for path in draft.path.rglob("*") if path.is_file()):
         name = path.relative_to(draft.path).as_posix()
+        path.chmod(_READABLE)
         files[name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         _flush(path)
     manifest = Manifest(
