@@ -172,7 +172,7 @@ def mlflow_page(tracking_uri: str) -> str:
     if tracking_uri.startswith(("http://", "https://")):
         return tracking_uri
     program = _shown(Path(sys.executable).with_name("mlflow"))
-    address = "--host 127.0.0.1 --port 5000"
+    address = "--host 127.0.0.1 --port 5000 --workers 1"
     return f"{program} server --backend-store-uri {shlex.quote(tracking_uri)} {address}   then http://127.0.0.1:5000"
 
 

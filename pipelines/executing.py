@@ -52,18 +52,24 @@ def without_retries(compiled: str) -> str:
 
 
 def end_with_the_parent() -> None:
-    """Wait for the end of standard input, then end every process of this run and this one."""
+    """Wait for the end of standard input, then close the MLflow run and end every process of this run."""
     from prottune.tracking import close_run
 
     while os.read(sys.stdin.fileno(), 1):  # not sys.stdin.read(): it would hold a lock when Python ends
         pass
-    end_processes_of(os.environ["PROTTUNE_PIPELINE_RUN"])
     try:
-        close_run("KILLED")
+        close_run(
+            "KILLED"
+        )  # before the steps end: the graph would go on to its last step, and call it FAILED
     finally:
+        end_processes_of(os.environ["PROTTUNE_PIPELINE_RUN"])
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    threading.Thread(target=end_with_the_parent, daemon=True).start()
-    execute(Path(sys.argv[1]))
+    watcher = threading.Thread(target=end_with_the_parent, daemon=True)
+    watcher.start()
+    try:
+        execute(Path(sys.argv[1]))
+    except BrokenPipeError:  # nobody reads any more: the parent was killed
+        watcher.join()

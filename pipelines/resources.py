@@ -48,7 +48,7 @@ def heavy(
     """Give a task the torch image, GPUs on the nodes chosen, and shared memory for its processes.
 
     `num_gpus` must also be an argument of the task's component: kfp 2.17 forgets to hand a parameter that
-    only a resource names into a group (notes in the compiler test).
+    only a resource names into a group (tests/pipelines/test_compiling.py).
     """
     _every(task, image, seconds)
     task.set_cpu_request("2").set_memory_request("8Gi").set_memory_limit("64Gi")

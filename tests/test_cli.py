@@ -145,6 +145,17 @@ def test_ingest_and_tokenize_say_what_they_made(tmp_path: Path) -> None:
     assert again.stderr.splitlines()[-1].startswith(f"error: {tokens} exists already")
 
 
+@pytest.mark.parametrize("words", [["--expected-sha256", "0" * 64], [f"--expected-sha256={'0' * 64}"]])
+def test_a_source_with_another_hash_than_expected_is_refused(words: list[str], tmp_path: Path) -> None:
+    fasta, records = tmp_path / "good.fasta", tmp_path / "records"
+    fasta.write_text(">P1 Nucleus-U\nMKT\n", encoding="utf-8")
+    ended = prottune("ingest", "--source", str(fasta), "--records", str(records), *words)
+    assert ended.returncode == 2
+    assert "0" * 64 in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert not records.exists()
+
+
 def test_a_bad_fasta_is_refused_by_file_and_line_and_leaves_nothing(tmp_path: Path) -> None:
     fasta, records = tmp_path / "bad.fasta", tmp_path / "records"
     fasta.write_text(">P1 Nucleus-U\nMKT\n>P2 Nowhere-U\nMK1\n", encoding="utf-8")

@@ -26,6 +26,8 @@ VERBS = {
     "predict": "label a FASTA file of any size",
 }
 _INTERRUPTED = 130
+_OTHER_NAMES = {"--expected-sha256": "--expected-digest"}
+"""The command line's fixed name -> the setting, which takes a git blob's hash too."""
 
 
 def main() -> None:
@@ -87,8 +89,12 @@ def _run_verb(words: Sequence[str]) -> int:
     from prottune.commands import COMMANDS
     from prottune.flags import parse_flags
 
-    verb = words[0]
-    command = parse_flags(COMMANDS[verb], words[1:], f"prottune {verb}", VERBS[verb])
+    verb, *rest = words
+    flags = [
+        _OTHER_NAMES.get(flag, flag) + equals + value
+        for flag, equals, value in (w.partition("=") for w in rest)
+    ]
+    command = parse_flags(COMMANDS[verb], flags, f"prottune {verb}", VERBS[verb])
     # Plain lines of long work; other people's libraries speak only when something is wrong.
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("prottune").setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""The loop in this very process, as the only rank; the same loop among several is in test_stage.py."""
+"""The loop in this very process, as the only rank; the same loop among several is in test_train_stage.py."""
 
 import json
 from dataclasses import replace

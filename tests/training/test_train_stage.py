@@ -124,6 +124,7 @@ def test_a_tracker_that_fails_ends_the_rank(make_token_folder, tmp_path: Path, s
     assert list(tmp_path.glob("model*")) == []
 
 
+@pytest.mark.integration
 def test_a_rank_that_is_killed_is_a_crash_with_its_code(
     make_token_folder, tmp_path: Path, scratch: Path
 ) -> None:

@@ -1,0 +1,35 @@
+import pytest
+
+from prottune.errors import ConfigError
+from prottune.training.settings import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("head", "pooler", "expected one of cls, mean, attention"),
+        ("class_weights", "inverse", "expected one of none, balanced"),
+        ("precision", "fp16", "expected one of auto, bf16, fp32"),
+        ("epochs", 0, "expected at least 1"),
+        ("num_processes", 0, "expected at least 1"),
+        ("num_nodes", -1, "expected at least 1"),
+        ("learning_rate", 0.0, "expected a number above 0"),
+        ("head_learning_rate", float("inf"), "expected a number above 0"),
+        ("max_grad_norm", float("nan"), "expected a number above 0"),
+        ("warmup_share", 1.0, "expected at least 0, below 1"),
+        ("head_dropout", -0.1, "expected at least 0, below 1"),
+        ("weight_decay", -1.0, "expected at least 0"),
+        ("patience", -1, "expected at least 0"),
+        ("tokens_per_batch", 63, "expected at least 64"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_with_its_value(
+    setting: str, value: object, expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{setting}='?{value}'?: {expected}"):
+        TrainConfig(**{setting: value})
+
+
+def test_a_misspelt_setting_is_refused() -> None:
+    with pytest.raises(TypeError, match="lerning_rate"):
+        TrainConfig(lerning_rate=0.1)
