@@ -25,7 +25,7 @@ demo: $(READY) ## set everything up, run the whole pipeline here on synthetic pr
 	@$(BIN)/python -m pipelines.demo --runs $(RUNS)
 
 test: $(READY) ## set everything up and pass the tests
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -p no:cacheprovider
 
 check: $(READY) ## ruff, mypy (strict), import rules, sizes
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
@@ -35,7 +35,7 @@ check: $(READY) ## ruff, mypy (strict), import rules, sizes
 
 deeploc: $(READY) ## the whole pipeline on the real DeepLoc proteins (DEEPLOC_FASTA=file or address)
 	@$(BIN)/python -m pipelines run --runs $(RUNS)/deeploc --source "$(DEEPLOC_FASTA)" --base-model small \
-	  --max-residues 510 --learning-rate 1e-3
+	  --max-residues 510 --learning-rate 1e-3 --epochs 8 --num-processes 2
 
 integration: $(READY) ## the real servers, faults and endings (minutes)
 	@$(BIN)/python -m pytest -q -m integration
