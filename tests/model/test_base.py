@@ -3,17 +3,19 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from transformers import BertForMaskedLM
 
-from prottune.alphabet import VOCABULARY
+from prottune.alphabet import VOCABULARY, encode
 from prottune.errors import ArtifactError, ConfigError, StorageError
 from prottune.model import fetching
 from prottune.model.base import build_model, find_base, load_base
+from prottune.model.packed import PackedBatch
 from prottune.model.presets import MAX_POSITIONS, PRESETS
-from tests.model.small_models import LABELS, small_config, small_model, write_model
+from tests.model.small_models import LABELS, random_sequence, small_config, small_model, write_model
 
 PROTBERT_CONFIG = {
     "architectures": ["BertForMaskedLM"],
@@ -312,10 +314,21 @@ def test_presets_start_from_scratch_with_protberts_vocabulary(preset, head):
     assert model.bert.embeddings.position_embeddings.weight.requires_grad
     assert (model.base.name, model.base.revision, len(model.base.digest)) == (preset, "", 64)
     spread = model.bert.embeddings.word_embeddings.weight.detach().std()
-    assert spread.item() == pytest.approx(0.02, rel=0.1)
+    assert spread.item() == pytest.approx(model.config.hidden_size**-0.5, rel=0.1)
     assert not model.bert.embeddings.position_embeddings.weight.any()
 
 
 def test_presets_have_digests_of_their_own():
     digests = {load_base(preset, "", "mean", LABELS, 0.1).base.digest for preset in PRESETS}
     assert len(digests) == len(PRESETS)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_a_preset_starts_from_guessing_not_from_wrong_certainty(name):
+    torch.manual_seed(43)
+    model = load_base(name, "", "attention", LABELS, 0.0).eval()
+    ids, offsets = encode([random_sequence(length) for length in (40, 200, 400)])
+    batch = PackedBatch.from_ids(np.split(ids, offsets[1:-1]))
+    with torch.no_grad():
+        probabilities = model(batch).softmax(dim=1)
+    assert float(probabilities.max()) < 3 / len(LABELS)

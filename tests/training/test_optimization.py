@@ -45,5 +45,10 @@ def test_balanced_weights_make_locations_count_alike_and_leave_absent_ones_out()
     assert float(weights[labels].sum()) == pytest.approx(8.0)
 
 
+def test_sqrt_weights_go_half_the_way() -> None:
+    labels = np.array([0] * 6 + [2] * 2)
+    assert class_weights("sqrt", labels, 4).tolist() == pytest.approx([(8 / 12) ** 0.5, 0.0, 2**0.5, 0.0])
+
+
 def test_without_class_weights_all_locations_weigh_one() -> None:
     assert torch.equal(class_weights("none", np.array([0, 1]), 3), torch.ones(3))

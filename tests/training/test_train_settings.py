@@ -8,7 +8,7 @@ from prottune.training.settings import TrainConfig
     ("setting", "value", "expected"),
     [
         ("head", "pooler", "expected one of cls, mean, attention"),
-        ("class_weights", "inverse", "expected one of none, balanced"),
+        ("class_weights", "inverse", "expected one of none, sqrt, balanced"),
         ("precision", "fp16", "expected one of auto, bf16, fp32"),
         ("epochs", 0, "expected at least 1"),
         ("num_processes", 0, "expected at least 1"),

@@ -70,6 +70,13 @@ class LocationModel(PreTrainedModel):  # type: ignore[misc]
         if config.max_position_embeddings > MAX_TRAINED_POSITIONS:
             self.bert.embeddings.position_embeddings.requires_grad_(False)
 
+    def _init_weights(self, module: nn.Module) -> None:
+        """Leave head and classifier as torch makes them; the encoder has started by its own rule already.
+
+        The encoder's `initializer_range` fits its width, not a convolution over nine residues: with it the
+        first loss of a preset was 8 where guessing costs 2.3.
+        """
+
     def forward(self, batch: PackedBatch) -> Tensor:
         """Return fp32 logits [B, C].
 

@@ -46,9 +46,10 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def class_weights(kind: str, labels_N: Integers, num_labels: int) -> Tensor:
-    """Weight of each location in the loss: all 1, or balanced so that all locations present count alike.
+    """Weight of each location in the loss: all 1, balanced so that locations count alike, or sqrt.
 
-    Source: balanced is N / (locations present x proteins of the location), as in scikit-learn.
+    Source: balanced is N / (locations present x proteins of the location), as in scikit-learn; sqrt is its
+    square root, which helps rare locations at less cost to the common ones.
     """
     if kind == "none":
         return torch.ones(num_labels)
@@ -56,4 +57,4 @@ def class_weights(kind: str, labels_N: Integers, num_labels: int) -> Tensor:
     present = counts > 0
     weights = np.zeros(num_labels)
     weights[present] = len(labels_N) / (present.sum() * counts[present])
-    return torch.tensor(weights, dtype=torch.float32)
+    return torch.tensor(np.sqrt(weights) if kind == "sqrt" else weights, dtype=torch.float32)

@@ -59,10 +59,12 @@ def rank_environment(num_processes: int, environment: Mapping[str, str]) -> dict
 def _command(folder: Path, num_processes: int) -> list[str]:
     if num_processes == 1:
         return [sys.executable, "-m", _WORKER, str(folder)]
-    # --standalone finds a free port by itself; --redirects 2 keeps each rank's stderr in a file of its own.
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
-    logs = ["--log-dir", str(folder / "ranks"), "--redirects", "2"]
-    return [sys.executable, *torchrun, *logs, "-m", _WORKER, str(folder)]
+    # Port 0 is a free one. --standalone would find one too, but by the name localhost, and wait minutes where
+    # a container cannot resolve it.
+    meet = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
+    logs = ["--log-dir", str(folder / "ranks"), "--redirects", "2"]  # each rank's stderr in a file of its own
+    torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={num_processes}", *meet, *logs]
+    return [sys.executable, *torchrun, "-m", _WORKER, str(folder)]
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class TrainConfig:
     head_dropout: float = 0.1
     """Share of the head's inputs that is dropped while training."""
     class_weights: str = "none"
-    """none, or balanced: rare locations weigh more in the loss."""
+    """none, or rare locations weigh more in the loss: balanced (all count alike), sqrt (half the way)."""
     tokens_per_batch: int = 8192
     """Most tokens of one optimizer step, over all processes; a longer protein forms its own batch."""
     precision: str = "auto"
@@ -52,7 +52,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         choices = {
             "head": ("cls", "mean", "attention"),
-            "class_weights": ("none", "balanced"),
+            "class_weights": ("none", "sqrt", "balanced"),
             "precision": ("auto", "bf16", "fp32"),
         }
         for name, allowed in choices.items():
