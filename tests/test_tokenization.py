@@ -164,7 +164,7 @@ def test_damaged_records_are_refused(records, tmp_path):
         tokenize(records, tmp_path / "tokens", TokenizeConfig())
 
 
-@pytest.mark.parametrize("sequences", [[], ["M"], ["MKTA", "X", "ACDEFGHIKLMNPQRSTVWYX"]])
+@pytest.mark.parametrize("sequences", [[], ["M"], ["MK"], ["MKTA", "X", "ACDEFGHIKLMNPQRSTVWYX"]])
 def test_a_column_gets_the_ids_that_single_sequences_get(sequences):
     column = encode_column(pa.array(sequences, pa.large_string()))
     column.validate(full=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,18 +103,40 @@ def token_table(proteins: pa.Table, labels: list[str], config: TokenizeConfig) -
 def encode_column(sequences: pa.LargeStringArray) -> pa.LargeListArray:
     """Look up a whole column at once: its buffer of letters becomes the buffer of ids, its offsets stay.
 
-    Arrow's `take` with bytes as indices is about twice as fast as `bytes.translate` and copies nothing else.
+    Letters are looked up two at a time, with Arrow's `take` and a table of all pairs of bytes: half as many
+    look-ups as letters, in about a third of the time of `bytes.translate`.
     """
     before, after, between = (
         pa.scalar(text, pa.large_string()) for text in (alphabet.CLS_MARK, alphabet.SEP_MARK, "")
     )
     marked = pc.binary_join_element_wise(before, sequences, after, between)
     _, offsets, letters = marked.buffers()
-    table = pa.array(np.frombuffer(alphabet.TABLE, np.uint8))
     num_letters = letters.size if letters is not None else 0  # Arrow has no buffer for a column without rows
-    ids = pc.take(table, pa.Array.from_buffers(pa.uint8(), num_letters, [None, letters]), boundscheck=False)
+    ids = pa.Array.from_buffers(pa.uint8(), num_letters, [None, _look_up(letters)])
     ids_type = TOKENS_SCHEMA.field("ids").type
     return pa.LargeListArray.from_buffers(ids_type, len(marked), [None, offsets], children=[ids])
+
+
+def _look_up(letters: pa.Buffer | None) -> pa.Buffer:
+    """The id of every byte of a buffer that Arrow allocated; of an odd number of bytes, one id too many.
+
+    Arrow pads what it allocates to 64 bytes, so the byte beside the last one is there; what it holds does not
+    matter, since every pair has its place in the table. Source: Arrow Columnar Format, "Buffer Alignment and
+    Padding".
+    """
+    if letters is None:
+        return pa.py_buffer(b"")
+    num_pairs = (letters.size + 1) // 2
+    whole_pairs = pa.foreign_buffer(letters.address, 2 * num_pairs, base=letters)
+    pairs = pa.Array.from_buffers(pa.uint16(), num_pairs, [None, whole_pairs])
+    return pc.take(_ids_of_pairs(), pairs, boundscheck=False).buffers()[1]
+
+
+@functools.cache
+def _ids_of_pairs() -> pa.UInt16Array:
+    """Both ids of every two bytes, in the places of the two bytes, whichever comes first on this machine."""
+    table = np.frombuffer(alphabet.TABLE, np.uint8).astype(np.uint16)
+    return pa.array((table[None, :] | table[:, None] << 8).reshape(-1))
 
 
 def _cut_column(sequences: pa.LargeStringArray, config: TokenizeConfig) -> pa.LargeStringArray:
