@@ -67,6 +67,12 @@ def make_token_folder(tmp_path: Path) -> TokenFolder:
     return make
 
 
+@pytest.fixture(scope="session")
+def shared_tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The made-up token folder, for tests that only read it."""
+    return make_tokens(tmp_path_factory.mktemp("shared") / "tokens")
+
+
 @pytest.fixture
 def make_base_folder(tmp_path: Path) -> Callable[..., Path]:
     """A function that writes a base model of 16 numbers a residue, without dropout, as the Hub holds it."""

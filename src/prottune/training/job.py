@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from prottune.errors import ProttuneError, error_named
+from prottune.training.checkpoints import Checkpoints
 from prottune.training.settings import TrainConfig, TrainReport
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _JOB_FILE = "job.json"
 _REPORT_FILE = "report.json"
+_FAILURES = "failure-*.json"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Job:
     labels: tuple[str, ...]
     max_residues: int
     cut: str
+    checkpoints: Checkpoints | None = None
+    """Where the run keeps its checkpoints, if anywhere."""
+    resume_from: str = ""
+    """Folder of the checkpoint that the run goes on from; empty: it begins."""
 
     def write(self, folder: Path) -> None:
         (folder / _JOB_FILE).write_text(json.dumps(asdict(self), default=str), encoding="utf-8")
@@ -47,6 +53,9 @@ class Job:
         content["base"] = Base(BaseFacts(**base["facts"]), Path(base["folder"]) if base["folder"] else None)
         content["config"] = TrainConfig(**content["config"])
         content["labels"] = tuple(content["labels"])
+        if (kept := content["checkpoints"]) is not None:
+            config, refused = TrainConfig(**kept["config"]), tuple(kept["refused"])
+            content["checkpoints"] = Checkpoints(**{**kept, "config": config, "refused": refused})
         return cls(**content)
 
 
@@ -65,14 +74,19 @@ def write_failure(error: Exception, rank: int, folder: Path) -> None:
         "message": str(error),
         "traceback": "".join(traceback.format_exception(error)),
     }
-    (folder / f"failure-{rank:06d}.json").write_text(json.dumps(content), encoding="utf-8")
+    path = folder / f"failure-{rank:06d}.json"
+    path.with_suffix(".partial").write_text(json.dumps(content), encoding="utf-8")
+    path.with_suffix(".partial").replace(path)  # whoever sees it can read it
+
+
+def has_failed(folder: Path) -> bool:
+    """Whether a rank has left word that it failed."""
+    return any(folder.glob(_FAILURES))
 
 
 def read_failure(folder: Path) -> Exception | None:
     """What ended the ranks: a refusal of ours if one of them left word of one, else a bug's traceback."""
-    failures = [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("failure-*.json"))
-    ]
+    failures = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(_FAILURES))]
     for failure in failures:
         if failure["error"] is not None:
             return error_named(failure["error"])(failure["message"])

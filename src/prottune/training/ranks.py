@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor, nn
@@ -15,9 +16,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from prottune.errors import ConfigError
 from prottune.training.processes import launched_by_torchrun
-
-_TIMEOUT = datetime.timedelta(minutes=30)
-"""How long a rank waits for the others: as long as a slow download of the base model may take."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,16 @@ class Ranks:
         if self.world_size == 1:
             return model
         return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def seed_generators(self, seed: int, step: int) -> None:
+        """Start torch's random numbers anew: they depend on (seed, step, rank) and on nothing else.
+
+        So a resumed run draws what an uninterrupted one draws, and no checkpoint holds a generator's state.
+        """
+        mixed = np.random.SeedSequence(seed, spawn_key=(step, self.rank)).generate_state(1, np.uint64)
+        torch.default_generator.manual_seed(int(mixed[0]))  # not torch.manual_seed: it formats a stack trace
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(int(mixed[0]))
 
     def gather(self, number: Tensor) -> Tensor:
         """One number of every rank, in float64 on the host, indexed by rank."""
@@ -68,8 +76,10 @@ class Ranks:
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def joined(timeout_seconds: float) -> Iterator[Ranks]:
     """Meet the other ranks that torchrun started (nccl on GPUs, gloo elsewhere); alone, be rank 0 of 1.
+
+    A rank that waits longer than this for another one fails.
 
     Raises: ConfigError if a GPU machine has fewer GPUs than processes were asked for.
     """
@@ -78,7 +88,8 @@ def joined() -> Iterator[Ranks]:
     if not launched_by_torchrun(os.environ):
         yield Ranks(0, 1, device)
         return
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    timeout = datetime.timedelta(seconds=timeout_seconds)
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     yield Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
     # Only after a good end: beside a rank that died, saying goodbye to it could wait for ever.
     torch.distributed.destroy_process_group()

@@ -6,6 +6,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -20,29 +22,33 @@ from prottune.training.examples import Examples, read_examples
 from prottune.training.finishing import write_model
 from prottune.training.history import HISTORY_FILE, HistoryWriter
 from prottune.training.job import Job, write_failure, write_report
-from prottune.training.loop import Loop, Outcome
+from prottune.training.keeping import NOBODY, CheckpointKeeper, Keeper
+from prottune.training.loop import Loop
 from prottune.training.ranks import Ranks, joined
 from prottune.training.settings import TrainReport
+from prottune.training.snapshots import Outcome, Snapshot
+from prottune.training.stopping import STOPPED_EXIT_CODE, Stop, Stopped
 
 
 def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
     """Train as one of the ranks; rank 0 writes the model's folder and returns the report.
 
-    Raises: DivergedError on all ranks; DataError if a protein is longer than the model reads.
+    Raises: DivergedError on all ranks; DataError if a protein is longer than the model reads; Stopped on
+        rank 0, once the last step is kept, if the run was asked to end; StorageError on rank 0 if a
+        checkpoint cannot be written.
     """
     started = time.perf_counter()
     config = job.config
     train, validation = (
         read_examples(Path(job.tokens), split, len(job.labels)) for split in (Split.TRAIN, Split.VALIDATION)
     )
-    torch.manual_seed(config.seed)  # every rank draws the same new weights ...
+    torch.manual_seed(config.seed)  # every rank draws the same new weights
     model = build_model(job.base, config.head, job.labels, config.head_dropout)
-    torch.manual_seed(config.seed + ranks.rank)  # ... and its own dropout
     for examples in (train, validation):
         _check_lengths(job, model, examples)
     precision = choose_precision(config.precision, ranks.device)
     history_file = Path(job.model) / HISTORY_FILE if ranks.leads else Path(os.devnull)
-    with HistoryWriter(history_file) as history:
+    with HistoryWriter(history_file) as history, _keeper(job, ranks) as keeper:
         loop = Loop(
             model=model,
             train=train,
@@ -51,7 +57,13 @@ def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
             ranks=ranks,
             history=history,
             precision=precision,
+            keeper=keeper,
         )
+        if job.resume_from:
+            snapshot = Snapshot.read(Path(job.resume_from), leads=ranks.leads)
+            history.go_on_from(snapshot.history)
+            keeper.resumed(Path(job.resume_from).name, snapshot.place)
+            loop.restore(snapshot)
         outcome = loop.run()
     if not ranks.leads:
         return None
@@ -64,6 +76,18 @@ def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
         "base_model_digest": job.base.facts.digest,
     }
     return _report(model, outcome, temperature, time.perf_counter() - started, facts)
+
+
+@contextmanager
+def _keeper(job: Job, ranks: Ranks) -> Iterator[Keeper]:
+    """Only rank 0 keeps checkpoints: the others have the same weights."""
+    if job.checkpoints is None or not ranks.leads:
+        yield NOBODY
+        return
+    stop = Stop(Path(job.checkpoints.scratch))
+    keeper = CheckpointKeeper(job.checkpoints, stop, ranks.world_size)
+    with stop.listening(), keeper.finishing():
+        yield keeper
 
 
 def _check_lengths(job: Job, model: LocationModel, examples: Examples) -> None:
@@ -108,10 +132,14 @@ def main() -> int:
     folder = Path(sys.argv[1])
     threading.Thread(target=_follow_parent_to_death, daemon=True).start()
     try:
-        with joined() as ranks:
-            report = run_rank(Job.read(folder), ranks)
+        job = Job.read(folder)
+        heeding = Stop(folder).on_sigterm() if job.checkpoints else nullcontext()
+        with heeding, joined(job.config.rank_timeout_seconds) as ranks:
+            report = run_rank(job, ranks)
             if report is not None:
                 write_report(report, folder)
+    except Stopped:
+        return STOPPED_EXIT_CODE
     except Exception as error:  # whatever it is, the parent must hear of it
         write_failure(error, int(os.environ.get("RANK", "0")), folder)
         return error.exit_code if isinstance(error, ProttuneError) else 1
