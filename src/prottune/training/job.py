@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+import psutil
 
 from prottune.errors import ProttuneError, error_named
 from prottune.training.checkpoints import Checkpoints
@@ -77,6 +82,30 @@ def write_failure(error: Exception, rank: int, folder: Path) -> None:
     path = folder / f"failure-{rank:06d}.json"
     path.with_suffix(".partial").write_text(json.dumps(content), encoding="utf-8")
     path.with_suffix(".partial").replace(path)  # whoever sees it can read it
+
+
+@contextmanager
+def present(rank: int, folder: Path) -> Iterator[None]:
+    """Leave word that a rank lives; the word is gone when the block has ended, however it ended."""
+    word = folder / f"rank-{rank:06d}.pid"
+    word.with_suffix(".partial").write_text(str(os.getpid()), encoding="utf-8")
+    word.with_suffix(".partial").replace(word)
+    try:
+        yield
+    finally:
+        word.unlink()
+
+
+def dead_rank(folder: Path) -> int | None:
+    """A rank that died without ending its block: killed from outside, or by a crash of a library."""
+    for word in sorted(folder.glob("rank-*.pid")):
+        try:
+            is_alive = psutil.pid_exists(int(word.read_text(encoding="utf-8")))
+        except FileNotFoundError:  # it has ended just now
+            continue
+        if not is_alive and word.exists():
+            return int(word.stem.removeprefix("rank-"))
+    return None
 
 
 def has_failed(folder: Path) -> bool:

@@ -75,6 +75,19 @@ class Loop:
         self._model.load_state_dict(snapshot.model)
         put_optimizer_tensors(self._optimizer, self._model, snapshot.optimizer)
         self._place, self._pace, self._outcome = snapshot.place, snapshot.pace, snapshot.outcome
+        if self._ranks.world_size > 1:
+            self._settle_exchange()
+
+    def _settle_exchange(self) -> None:
+        """Go through a backward pass for nothing.
+
+        After the first one DDP arranges the exchange of gradients anew, and from three ranks on the order in
+        which they are summed decides the last bits. The run that this one goes on from had that behind it.
+        """
+        self._shared.train()
+        logits_BC = self._logits(self._shared, self._train, np.zeros(1, np.int64))
+        torch.autograd.backward(logits_BC.sum() * 0)
+        self._optimizer.zero_grad()
 
     def run(self) -> Outcome:
         """Train until the last epoch, or until patience ends.

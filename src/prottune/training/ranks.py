@@ -14,7 +14,7 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from prottune.errors import ConfigError
+from prottune.errors import ConfigError, HungError
 from prottune.training.processes import launched_by_torchrun
 
 
@@ -71,7 +71,7 @@ class Ranks:
         size = self.sum(torch.tensor([len(words.encode()) if self.leads else 0]))
         letters = torch.zeros(int(size), dtype=torch.uint8)
         if self.leads:
-            letters = torch.frombuffer(bytearray(words.encode()), dtype=torch.uint8)
+            letters = torch.tensor(list(words.encode()), dtype=torch.uint8)
         return bytes(self.sum(letters).tolist()).decode()
 
 
@@ -79,9 +79,8 @@ class Ranks:
 def joined(timeout_seconds: float) -> Iterator[Ranks]:
     """Meet the other ranks that torchrun started (nccl on GPUs, gloo elsewhere); alone, be rank 0 of 1.
 
-    A rank that waits longer than this for another one fails.
-
-    Raises: ConfigError if a GPU machine has fewer GPUs than processes were asked for.
+    Raises: ConfigError if a GPU machine has fewer GPUs than processes were asked for; HungError if one of the
+        others keeps this one waiting for longer than the timeout.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = _device(local_rank)
@@ -90,7 +89,16 @@ def joined(timeout_seconds: float) -> Iterator[Ranks]:
         return
     timeout = datetime.timedelta(seconds=timeout_seconds)
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
-    yield Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+    ranks = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+    try:
+        yield ranks
+    except RuntimeError as error:
+        if "timed out" not in str(error).lower():
+            raise
+        raise HungError(
+            f"rank {ranks.rank} waited {timeout_seconds:g} s for the others: one of them has hung; start "
+            "again, or raise rank_timeout_seconds if it was only slow"
+        ) from error
     # Only after a good end: beside a rank that died, saying goodbye to it could wait for ever.
     torch.distributed.destroy_process_group()
 

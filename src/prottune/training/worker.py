@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from prottune.alphabet import NUM_SPECIAL_TOKENS
-from prottune.errors import DataError, ProttuneError
+from prottune.errors import ConfigError, DataError, ProttuneError
 from prottune.model.base import build_model
 from prottune.model.classifier import LocationModel
 from prottune.model.precision import choose_precision
@@ -21,7 +21,7 @@ from prottune.records import Split, read_tokens
 from prottune.training.examples import Examples, read_examples
 from prottune.training.finishing import write_model
 from prottune.training.history import HISTORY_FILE, HistoryWriter
-from prottune.training.job import Job, write_failure, write_report
+from prottune.training.job import Job, present, write_failure, write_report
 from prottune.training.keeping import NOBODY, CheckpointKeeper, Keeper
 from prottune.training.loop import Loop
 from prottune.training.ranks import Ranks, joined
@@ -29,14 +29,30 @@ from prottune.training.settings import TrainReport
 from prottune.training.snapshots import Outcome, Snapshot
 from prottune.training.stopping import STOPPED_EXIT_CODE, Stop, Stopped
 
+_CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""What torch says without a class of its own, since a GPU's shortage has one."""
+
 
 def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
     """Train as one of the ranks; rank 0 writes the model's folder and returns the report.
 
     Raises: DivergedError on all ranks; DataError if a protein is longer than the model reads; Stopped on
         rank 0, once the last step is kept, if the run was asked to end; StorageError on rank 0 if a
-        checkpoint cannot be written.
+        checkpoint cannot be written; ConfigError if there is not enough memory.
     """
+    try:
+        return _run_rank(job, ranks)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if type(error) is RuntimeError and _CPU_OUT_OF_MEMORY not in str(error):
+            raise
+        raise ConfigError(
+            f"tokens_per_batch={job.config.tokens_per_batch}: rank {ranks.rank} of {ranks.world_size} ran out "
+            f"of memory on {ranks.device} ({str(error).splitlines()[0][:200]}); lower it, raise num_processes, "
+            "or cut with max_residues when tokenizing: a protein longer than a batch stands alone"
+        ) from error
+
+
+def _run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
     started = time.perf_counter()
     config = job.config
     train, validation = (
@@ -129,20 +145,21 @@ def _follow_parent_to_death() -> None:
 
 def main() -> int:
     """Run one rank; what ends it early is left as a file for the parent."""
-    folder = Path(sys.argv[1])
+    folder, rank = Path(sys.argv[1]), int(os.environ.get("RANK", "0"))
     threading.Thread(target=_follow_parent_to_death, daemon=True).start()
-    try:
-        job = Job.read(folder)
-        heeding = Stop(folder).on_sigterm() if job.checkpoints else nullcontext()
-        with heeding, joined(job.config.rank_timeout_seconds) as ranks:
-            report = run_rank(job, ranks)
-            if report is not None:
-                write_report(report, folder)
-    except Stopped:
-        return STOPPED_EXIT_CODE
-    except Exception as error:  # whatever it is, the parent must hear of it
-        write_failure(error, int(os.environ.get("RANK", "0")), folder)
-        return error.exit_code if isinstance(error, ProttuneError) else 1
+    with present(rank, folder):
+        try:
+            job = Job.read(folder)
+            heeding = Stop(folder).on_sigterm() if job.checkpoints else nullcontext()
+            with heeding, joined(job.config.rank_timeout_seconds) as ranks:
+                report = run_rank(job, ranks)
+                if report is not None:
+                    write_report(report, folder)
+        except Stopped:
+            return STOPPED_EXIT_CODE
+        except Exception as error:  # whatever it is, the parent must hear of it
+            write_failure(error, rank, folder)
+            return error.exit_code if isinstance(error, ProttuneError) else 1
     return 0
 
 
