@@ -40,6 +40,8 @@ def finetune(
     num_processes: int = TrainConfig.num_processes,
     num_nodes: int = TrainConfig.num_nodes,
     seed: int = TrainConfig.seed,
+    checkpoints: str = "",
+    checkpoint_every: int = TrainConfig.checkpoint_every,
     max_loss_to_champion: float = EvaluateConfig.max_loss_to_champion,
     min_gate_proteins: int = EvaluateConfig.min_gate_proteins,
     deploy_to: str = DeployConfig.to,
@@ -79,7 +81,13 @@ def finetune(
 
         with dsl.If(news.outputs["Output"] == "new", name="something new"):
             tokens = light(tokenize(records=records, **token_settings), light_image)
-            trained = train(tokens=tokens.outputs["tokens"], num_gpus=num_gpus, **train_settings)
+            trained = train(
+                tokens=tokens.outputs["tokens"],
+                checkpoints=checkpoints,
+                checkpoint_every=checkpoint_every,
+                num_gpus=num_gpus,
+                **train_settings,
+            )
             heavy(trained, torch_image, TRAIN_SECONDS, **gpu_pod)
             model = trained.outputs["model"]
             verdict = evaluate(

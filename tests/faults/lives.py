@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,17 @@ class Run:
         """The last step that anybody outside was told of."""
         told = self.folder / "told"
         return int((told.read_text().split() or ["0"])[-1]) if told.exists() else 0
+
+    @property
+    def curve(self) -> Path:
+        """Where rank 0 writes points, each as soon as its step is taken."""
+        return self.model.with_name("model.partial") / "history.jsonl"
+
+    @property
+    def last_step(self) -> int:
+        """The last step in that file."""
+        lines = self.curve.read_text().splitlines() if self.curve.exists() else []
+        return int(json.loads(lines[-1])["step"]) if lines else 0
 
     def said(self) -> str:
         """What the ranks of the last forked life wrote to stderr."""
@@ -120,8 +132,11 @@ class CommandLife:
 
     def __init__(self, run: Run) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
-        settings = asdict(run.config) | {"tokens": run.tokens, "model": run.model, "checkpoints": run.kept}
-        flags = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        chosen = {n: value for n, value in asdict(run.config).items() if value != getattr(TrainConfig, n)}
+        settings = chosen | {"tokens": run.tokens, "model": run.model, "checkpoints": run.kept}
+        flags = [
+            word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))
+        ]
         self._log = (run.folder / "stderr-command").open("w")
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(run.folder)}
         command = [sys.executable, "-m", "prottune", "train", *flags]
@@ -135,8 +150,7 @@ class CommandLife:
             return []
 
     def kill_one(self, number: int) -> None:
-        ranks = [p for p in self.tree() if "prottune.training.worker" in _words(p) and "run" not in _words(p)]
-        if ranks:
+        if ranks := [process for process in self.tree() if _is_rank(process)]:
             _kill(ranks[number % len(ranks)])
 
     def kill_all(self) -> None:
@@ -162,11 +176,12 @@ class CommandLife:
         return self.parent.poll() is not None
 
 
-def _words(process: psutil.Process) -> str:
+def _is_rank(process: psutil.Process) -> bool:
     try:
-        return " ".join(process.cmdline()).replace("torch.distributed.run", "run")
+        words = process.cmdline()
     except psutil.NoSuchProcess:
-        return "run"
+        return False
+    return "prottune.training.worker" in words and "torch.distributed.run" not in words
 
 
 def _kill(process: psutil.Process) -> None:
@@ -182,9 +197,15 @@ def _be_a_rank(run: Run, rank: int, world_size: int, port: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.dup2(os.open(run.folder / f"stderr-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size}
-    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo", "TMPDIR": run.folder}
+    place |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "GLOO_SOCKET_IFNAME": "lo",
+        "TMPDIR": run.folder,
+    }
     os.environ |= {name: str(value) for name, value in place.items()}
     torch.set_num_threads(1)
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     told = (run.folder / "told").open("a")
 
     def tell(point: dict[str, float | int]) -> None:
@@ -206,7 +227,9 @@ def _be_a_rank(run: Run, rank: int, world_size: int, port: int) -> None:
 
 def names(run: Run) -> list[Name]:
     """The checkpoints that have a manifest, oldest first."""
-    found = [name for path in run.kept.glob(f"step-*/{MANIFEST_FILE}") if (name := Name.parse(path.parent.name))]
+    found = [
+        name for path in run.kept.glob(f"step-*/{MANIFEST_FILE}") if (name := Name.parse(path.parent.name))
+    ]
     return sorted(found)
 
 
@@ -222,7 +245,7 @@ def newest(run: Run) -> Path:
 
 
 def final_state(run: Run) -> dict[str, Any]:
-    """All that a run ends with, less what clocks decide: weights, optimizer, best, place, curve, randomness."""
+    """All that a run ends with, from weights to random numbers, less what clocks decide."""
     folder = newest(run)
     state = json.loads((folder / "state.json").read_text())
     del state["outcome"]["training_seconds"], state["pace"]["seconds_before"]
@@ -248,7 +271,3 @@ def sleep_until(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS
     until = time.monotonic() + seconds
     while not condition() and time.monotonic() < until:
         time.sleep(0.005)
-
-
-def exit_codes_mean_an_end(codes: Sequence[int]) -> bool:
-    return all(code == 0 for code in codes)

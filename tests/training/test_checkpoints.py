@@ -11,7 +11,7 @@ from small_store import Store
 
 from prottune.artifacts import MANIFEST_FILE, read_manifest
 from prottune.errors import ArtifactError, ConfigError, DivergedError, StorageError
-from prottune.training.checkpoints import STAGE, Checkpoints, Name
+from prottune.training.checkpoints import STAGE, Checkpoints, Name, place_of_run
 from prottune.training.settings import TrainConfig
 
 CONFIG = TrainConfig(base_model="tiny")
@@ -238,6 +238,14 @@ def test_a_refusal_that_cannot_be_read_is_not_passed_over(checkpoints: Checkpoin
     (Path(checkpoints.place) / "refused.json").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"kept/refused.json: cannot be read"):
         checkpoints.raise_if_refused()
+
+
+def test_a_pipeline_run_has_a_place_of_its_own_below_the_shared_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert place_of_run("s3://bucket/kept/") == "s3://bucket/kept/"
+    monkeypatch.setenv("PROTTUNE_PIPELINE_RUN", "run-7")
+    assert place_of_run("s3://bucket/kept/") == "s3://bucket/kept/run-7"
+    assert place_of_run("/kept") == "/kept/run-7"
+    assert place_of_run("") == ""
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -38,6 +39,12 @@ _MAX_REFUSAL_BYTES = 1 << 20
 _UNFINISHED = ".partial"
 
 _log = logging.getLogger(__name__)
+
+
+def place_of_run(place: str) -> str:
+    """The place of this pipeline run below the one that all runs share, so that a retry finds its own."""
+    run = os.environ.get("PROTTUNE_PIPELINE_RUN", "")
+    return f"{place.rstrip('/')}/{run}" if place and run else place
 
 
 @dataclass(frozen=True, order=True)

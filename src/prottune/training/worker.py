@@ -45,10 +45,11 @@ def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if type(error) is RuntimeError and _CPU_OUT_OF_MEMORY not in str(error):
             raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ConfigError(
-            f"tokens_per_batch={job.config.tokens_per_batch}: rank {ranks.rank} of {ranks.world_size} ran out "
-            f"of memory on {ranks.device} ({str(error).splitlines()[0][:200]}); lower it, raise num_processes, "
-            "or cut with max_residues when tokenizing: a protein longer than a batch stands alone"
+            f"tokens_per_batch={job.config.tokens_per_batch}: rank {ranks.rank} of {ranks.world_size} ran "
+            f"out of memory on {ranks.device} ({reason}); lower it, raise num_processes, or cut with "
+            "max_residues when tokenizing: a protein longer than a batch stands alone"
         ) from error
 
 
