@@ -1,4 +1,4 @@
-"""Training runs that are killed and started again: each start is a life.
+"""Trainings that are killed and started again: each start is a life.
 
 Most lives are ranks forked from a server that has imported torch once, started as torchrun starts them; that
 makes a life cost tenths of a second. Others are the command itself, with its parent, torchrun and ranks.
@@ -25,8 +25,6 @@ from typing import Any
 import psutil
 import torch
 
-import prottune.model.base
-import prottune.training.worker  # noqa: F401 - both are there for the server: it imports this module once
 from prottune.artifacts import MANIFEST_FILE, read_manifest
 from prottune.errors import ArtifactError, ProttuneError
 from prottune.training.checkpoints import STAGE, Name
@@ -35,9 +33,10 @@ from prottune.training.stage import train
 
 PATIENCE_SECONDS = 240
 """A life that does not end by itself for so long has hung, and the test fails."""
+LAUNCHER_SECONDS = 2
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload([__name__])
+_forks.set_forkserver_preload(["prottune.training.stage", "prottune.training.worker", "prottune.model.base"])
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,12 @@ class ForkedLife:
             process.start()
 
     def kill_one(self, number: int) -> None:
+        """Kill one rank; the others hear of it, or are ended by the launcher, as torchrun does."""
         self.ranks[number % len(self.ranks)].kill()
+        until = time.monotonic() + LAUNCHER_SECONDS
+        for process in self.ranks:
+            process.join(max(0.0, until - time.monotonic()))
+        self.kill_all()
 
     def kill_all(self) -> None:
         for process in self.ranks:

@@ -39,11 +39,11 @@ def run_ranks(folder: Path, num_processes: int, meanwhile: Callable[[], None]) -
             while launcher.poll() is None and not has_failed(folder) and dead is None:
                 meanwhile()
                 time.sleep(0.2)
-                dead = dead_rank(folder)
+                dead = dead_rank(folder) if launcher.poll() is None else None
         except Exception:
             raise
         except BaseException:  # a signal
-            Stop(folder).ask_and_wait(lambda: launcher.poll() is None)
+            Stop(folder).ask_and_wait(lambda: launcher.poll() is None and dead_rank(folder) != 0)
             raise
     meanwhile()
     if launcher.returncode != 0 or has_failed(folder):

@@ -88,16 +88,15 @@ def joined(timeout_seconds: float) -> Iterator[Ranks]:
         yield Ranks(0, 1, device)
         return
     timeout = datetime.timedelta(seconds=timeout_seconds)
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
-    ranks = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
     try:
-        yield ranks
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+        yield Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
     except RuntimeError as error:
         if "timed out" not in str(error).lower():
             raise
         raise HungError(
-            f"rank {ranks.rank} waited {timeout_seconds:g} s for the others: one of them has hung; start "
-            "again, or raise rank_timeout_seconds if it was only slow"
+            f"rank {os.environ['RANK']} waited {timeout_seconds:g} s for the others: one of them has hung; "
+            "start again, or raise rank_timeout_seconds if it was only slow"
         ) from error
     # Only after a good end: beside a rank that died, saying goodbye to it could wait for ever.
     torch.distributed.destroy_process_group()
