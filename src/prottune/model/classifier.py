@@ -82,18 +82,26 @@ class LocationModel(PreTrainedModel):  # type: ignore[misc]
 
         Raises: DataError if a protein has more tokens than the model has positions.
         """
+        hidden_TD = self.encode(batch) if batch.hidden_TD is None else batch.hidden_TD
+        features_BD = self.head(hidden_TD, batch)
+        with torch.autocast(features_BD.device.type, enabled=False):
+            logits_BC: Tensor = self.classifier(features_BD.float())
+        return logits_BC
+
+    def encode(self, batch: PackedBatch) -> Tensor:
+        """Return the encoder's vectors [T, D], which the head reads.
+
+        Raises: DataError if a protein has more tokens than the model has positions.
+        """
         if batch.max_tokens > self.config.max_position_embeddings:
             raise DataError(
                 f"a protein of {batch.max_tokens - NUM_SPECIAL_TOKENS} residues: this model reads at most "
                 f"{self.max_residues}; cut longer ones (--max-residues {self.max_residues})"
             )
-        hidden_TD = self.bert(
+        hidden_TD: Tensor = self.bert(
             input_ids=batch.input_ids_1T, position_ids=batch.position_ids_1T, batch=batch
         ).last_hidden_state[0]
-        features_BD = self.head(hidden_TD, batch)
-        with torch.autocast(features_BD.device.type, enabled=False):
-            logits_BC: Tensor = self.classifier(features_BD.float())
-        return logits_BC
+        return hidden_TD
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -104,6 +112,16 @@ class LocationModel(PreTrainedModel):  # type: ignore[misc]
     def max_residues(self) -> int:
         """Residues of the longest protein that the position table has room for."""
         return int(self.config.max_position_embeddings) - NUM_SPECIAL_TOKENS
+
+    def embeddings(self) -> nn.Module:
+        """What turns token ids into the vectors that the first layer reads."""
+        embeddings: nn.Module = self.bert.embeddings
+        return embeddings
+
+    def layers(self) -> nn.ModuleList:
+        """The encoder's layers, from the one above the embeddings to the one below the head."""
+        layers: nn.ModuleList = self.bert.encoder.layer
+        return layers
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """The pretrained part, embeddings included."""

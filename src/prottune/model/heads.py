@@ -1,5 +1,7 @@
 """From an encoder's residue vectors to one feature vector a protein: three ways to pool.
 
+A head that reads no more than one vector a protein offers it as `pool`: then no residue need be kept.
+
 Shapes: B proteins, T tokens, R residues (no [CLS], no [SEP]), D width of the encoder.
 """
 
@@ -23,9 +25,13 @@ class ClsHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
-        cls_BD = hidden_TD[batch.boundaries[:-1].long()]
-        features_BD: Tensor = self.dropout(torch.tanh(self.dense(cls_BD)))
+        features_BD: Tensor = self.dropout(torch.tanh(self.dense(self.pool(hidden_TD, batch))))
         return features_BD
+
+    @staticmethod
+    def pool(hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
+        """The one vector a protein [B, D] that this head reads: that of [CLS]."""
+        return hidden_TD[batch.boundaries[:-1].long()]
 
 
 class MeanHead(nn.Module):
@@ -36,12 +42,16 @@ class MeanHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
+        features_BD: Tensor = self.dropout(self.pool(hidden_TD, batch))
+        return features_BD
+
+    @staticmethod
+    def pool(hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
+        """The one vector a protein [B, D] that this head reads: the mean of its residues'."""
         residues_RD = hidden_TD[batch.residue_index_R].float()
-        means_BD = torch.stack(
+        return torch.stack(
             [part.mean(dim=0) for part in torch.split(residues_RD, list(batch.num_residues_each))]
         )
-        features_BD: Tensor = self.dropout(means_BD)
-        return features_BD
 
 
 class AttentionHead(nn.Module):

@@ -6,7 +6,7 @@ Shapes: B proteins, T tokens of all of them, R residues of all of them, H attent
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ class PackedBatch:
     """int32 [B + 1]: protein i is `input_ids_1T[0, boundaries[i]:boundaries[i + 1]]`."""
     num_tokens_each: tuple[int, ...]
     """Host copy of the B lengths in tokens, so that no kernel waits for the device to tell them."""
+    hidden_TD: Tensor | None = None
+    """What the encoder says of these tokens, where that is known already; it is then not asked again."""
 
     @classmethod
     def from_ids(cls, ids: Sequence[npt.NDArray[Any]]) -> PackedBatch:
@@ -61,8 +63,12 @@ class PackedBatch:
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """The same batch on another device."""
-        tensors = ("input_ids_1T", "position_ids_1T", "residue_index_R", "boundaries")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in tensors})
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
+            for name, value in ((field.name, getattr(self, field.name)) for field in fields(self))
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
     @property
     def num_proteins(self) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from prottune.errors import DivergedError
 from prottune.model.classifier import LocationModel
-from prottune.model.packed import PackedBatch
+from prottune.training.adaptation import rest_frozen_parts, trained_weights
 from prottune.training.batching import Integers, count_steps, deal, epoch_batches, fill_batches, work_of
 from prottune.training.examples import Examples
 from prottune.training.history import HistoryWriter
@@ -42,7 +42,7 @@ class Best:
     accuracy: float = 0.0
     logits_NC: Tensor = field(default_factory=lambda: torch.empty(0))
     weights: dict[str, Tensor] = field(default_factory=dict)
-    """On the host, and on rank 0 only."""
+    """Of what is trained, on the host, and on rank 0 only."""
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Loop:
         precision: torch.dtype,
     ) -> None:
         self._model = model.to(ranks.device)
-        self._shared: nn.Module = ranks.share_gradients(self._model)
+        self._shared: nn.Module = ranks.share_gradients(self._model, compress=config.compress_gradients)
         self._train, self._validation = train, validation
         self._config, self._ranks, self._history = config, ranks, history
         self._precision = precision
@@ -114,9 +114,10 @@ class Loop:
 
     def _train_epoch(self, epoch: int) -> None:
         self._shared.train()
+        config = self._config
+        rest_frozen_parts(self._model, config)
         started = time.perf_counter()
         self._pace = _Pace()
-        config = self._config
         batches = epoch_batches(self._train.num_tokens_N, config.tokens_per_batch, config.seed, epoch)
         point_every = max(1, self._num_steps // _MAX_POINTS)
         for batch in batches:
@@ -155,7 +156,7 @@ class Loop:
         return (losses_B * weights_B.to(device)).sum()
 
     def _logits(self, model: nn.Module, examples: Examples, proteins: Integers) -> Tensor:
-        batch = PackedBatch.from_ids(examples.ids(proteins)).to(self._ranks.device)
+        batch = examples.batch(proteins).to(self._ranks.device)
         half = self._precision != torch.float32
         with torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=half):
             logits_BC: Tensor = model(batch)
@@ -215,7 +216,7 @@ class Loop:
         if loss < best.loss:
             best.epoch, best.loss, best.accuracy, best.logits_NC = epoch, loss, accuracy, logits_NC
             if self._ranks.leads:
-                best.weights = _on_host(self._model)
+                best.weights = trained_weights(self._model)
 
     @torch.no_grad()
     def _validation_logits(self) -> Tensor:
@@ -231,7 +232,3 @@ class Loop:
         longest_first = np.argsort(-self._validation.num_tokens_N, kind="stable")
         budget = self._config.tokens_per_batch // self._ranks.world_size
         return fill_batches(longest_first, self._validation.num_tokens_N, budget)
-
-
-def _on_host(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}

@@ -16,7 +16,9 @@ from prottune.model.base import build_model
 from prottune.model.classifier import LocationModel
 from prottune.model.precision import choose_precision
 from prottune.records import Split, read_tokens
+from prottune.training.adaptation import adapt, adaptation_facts
 from prottune.training.examples import Examples, read_examples
+from prottune.training.features import with_features
 from prottune.training.finishing import write_model
 from prottune.training.history import HISTORY_FILE, HistoryWriter
 from prottune.training.job import Job, write_failure, write_report
@@ -37,10 +39,13 @@ def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
     )
     torch.manual_seed(config.seed)  # every rank draws the same new weights ...
     model = build_model(job.base, config.head, job.labels, config.head_dropout)
+    adapt(model, config)
     torch.manual_seed(config.seed + ranks.rank)  # ... and its own dropout
     for examples in (train, validation):
         _check_lengths(job, model, examples)
     precision = choose_precision(config.precision, ranks.device)
+    adapted = adaptation_facts(model, config)
+    train, validation = with_features(model, (train, validation), config, ranks, precision)
     history_file = Path(job.model) / HISTORY_FILE if ranks.leads else Path(os.devnull)
     with HistoryWriter(history_file) as history:
         loop = Loop(
@@ -62,6 +67,7 @@ def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
         "processes": str(ranks.world_size),
         "threads_per_process": str(torch.get_num_threads()),
         "base_model_digest": job.base.facts.digest,
+        **adapted,
     }
     return _report(model, outcome, temperature, time.perf_counter() - started, facts)
 
