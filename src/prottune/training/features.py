@@ -128,7 +128,7 @@ class _Reader:
             parts = torch.split(hidden_TD.to("cpu", self.precision), list(batch.num_tokens_each))
             for protein, part in zip(proteins, parts, strict=True):
                 found.rows(protein).copy_(part)
-        self.ranks.tell("")  # nobody reads before all have written
+        self.ranks.tell("written")  # by all ranks, before one of them reads
         return found
 
     @torch.no_grad()
@@ -163,7 +163,7 @@ def shared_table(shape: tuple[int, int], dtype: torch.dtype, ranks: Ranks) -> Te
                 "several machines take head=mean (one vector a protein), or cache_features=False"
             )
         table = torch.from_file(str(path), shared=True, size=shape[0] * shape[1], dtype=dtype).view(shape)
-        ranks.tell("")  # all have it open
+        ranks.tell("open")  # on all ranks, since each waits here for all
     finally:
         if ranks.leads:
             path.unlink(missing_ok=True)

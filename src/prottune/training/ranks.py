@@ -81,17 +81,20 @@ def exchange_as_bf16(shared: DistributedDataParallel) -> None:
 
     Raises: ConfigError if the ranks talk by something that cannot sum bf16.
     """
-    backend = torch.distributed.get_backend()
-    # Torch refuses its own hook, by its name, without NCCL; but gloo sums bf16 as well.
-    over_gloo = lambda group, bucket: bf16_compress_hook(group, bucket)  # noqa: E731 - torch reads annotations
-    hook = over_gloo if backend == "gloo" else bf16_compress_hook
+    device = next(shared.parameters()).device
     try:
-        shared.register_comm_hook(None, hook)
-    except TypeError as error:
+        torch.distributed.all_reduce(torch.zeros(1, dtype=torch.bfloat16, device=device))
+    except RuntimeError as error:
         raise ConfigError(
-            f"compress_gradients=True: the processes talk by {backend}, which cannot exchange bf16 here "
-            f"({error}); leave the setting out"
+            f"compress_gradients=True: the processes talk by {torch.distributed.get_backend()}, which cannot "
+            f"exchange bf16 here ({' '.join(str(error).split())}); leave the setting out"
         ) from error
+    shared.register_comm_hook(None, _as_bf16)
+
+
+def _as_bf16(group, bucket):  # type: ignore[no-untyped-def]  # torch takes annotated hooks for something else
+    """Torch's hook under another name: under its own, torch refuses it without NCCL."""
+    return bf16_compress_hook(group, bucket)
 
 
 @contextmanager
