@@ -44,30 +44,32 @@ def adapt(model: LocationModel, config: TrainConfig) -> None:
         _add_adapters(learning, config)
     if config.gradient_checkpointing:
         _compute_activations_again(learning)
-    _log.info("%s", "; ".join(f"{name}: {value}" for name, value in adaptation_facts(model, config).items()))
+    facts = adaptation_facts(model, config)
+    _log.info("%s", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()))
 
 
 def adaptation_facts(model: LocationModel, config: TrainConfig) -> dict[str, str]:
-    """What of a model learns, for people; nothing if all of it does."""
+    """What of a model learns, for people; nothing if the settings say nothing of it."""
     if not _touches_layers(config):
         return {}
     num_layers = len(model.layers())
     num_frozen = config.num_frozen(num_layers)
     numbers = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
-    facts = {"trained_parameters": f"{sum(numbers):,}"}
-    if num_frozen:
-        facts["frozen_layers"] = f"{num_frozen} of {num_layers}"
-        facts["predicted_speed_up"] = f"{predicted_speed_up(num_layers, num_frozen):.2f}"
-    return facts
+    return {
+        "trained_parameters": f"{sum(numbers):,}",
+        "frozen_layers": f"{num_frozen} of {num_layers}",
+        "predicted_speed_up": f"{predicted_speed_up(num_layers, num_frozen, config.gradient_checkpointing):.2f}",
+    }
 
 
-def predicted_speed_up(num_layers: int, num_frozen: int) -> float:
+def predicted_speed_up(num_layers: int, num_frozen: int, goes_again: bool = False) -> float:
     """How many times as fast a step is when the lower layers are frozen, if layers are all that costs time.
 
     Source: forward costs one unit a layer; backward two, one for the weights and one for what lies below.
-    Frozen lower layers need neither of the two.
+    Frozen lower layers need neither of the two. Activations that are computed again cost one unit more.
     """
-    return 3 * num_layers / (num_layers + 2 * (num_layers - num_frozen))
+    after_forward = 3 if goes_again else 2
+    return 3 * num_layers / (num_layers + after_forward * (num_layers - num_frozen))
 
 
 def rest_frozen_parts(model: LocationModel, config: TrainConfig) -> None:

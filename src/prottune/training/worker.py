@@ -25,6 +25,7 @@ from prottune.training.job import Job, write_failure, write_report
 from prottune.training.loop import Loop, Outcome
 from prottune.training.ranks import Ranks, joined
 from prottune.training.settings import TrainReport
+from prottune.training.words import speak_into
 
 
 def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
@@ -113,6 +114,8 @@ def main() -> int:
     """Run one rank; what ends it early is left as a file for the parent."""
     folder = Path(sys.argv[1])
     threading.Thread(target=_follow_parent_to_death, daemon=True).start()
+    if os.environ.get("RANK", "0") == "0":
+        speak_into(folder)
     try:
         with joined() as ranks:
             report = run_rank(Job.read(folder), ranks)
