@@ -55,10 +55,11 @@ def adaptation_facts(model: LocationModel, config: TrainConfig) -> dict[str, str
     num_layers = len(model.layers())
     num_frozen = config.num_frozen(num_layers)
     numbers = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
+    speed_up = predicted_speed_up(num_layers, num_frozen, config.gradient_checkpointing)
     return {
         "trained_parameters": f"{sum(numbers):,}",
         "frozen_layers": f"{num_frozen} of {num_layers}",
-        "predicted_speed_up": f"{predicted_speed_up(num_layers, num_frozen, config.gradient_checkpointing):.2f}",
+        "predicted_speed_up": f"{speed_up:.2f}",
     }
 
 
