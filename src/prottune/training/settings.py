@@ -46,7 +46,7 @@ class TrainConfig:
     freeze_layers: int = 0
     """Lower layers that stay as they are, and the embeddings with them; -1 freezes the whole encoder."""
     cache_features: bool = True
-    """Run a wholly frozen encoder once and keep its outputs for all epochs; no keeps nothing."""
+    """Run a wholly frozen encoder once and keep its outputs for all epochs, instead of in every epoch."""
     lora_rank: int = 0
     """Above 0 the encoder stays as it is and adapters of this rank (LoRA) learn beside its layers."""
     lora_alpha: int = 16
