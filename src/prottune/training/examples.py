@@ -39,11 +39,11 @@ class Examples:
         rows = (int(self.rows_N[protein]) for protein in proteins)
         return [self._flat_ids[self._offsets[row] : self._offsets[row + 1]] for row in rows]
 
-    def batch(self, proteins: Iterable[int]) -> PackedBatch:
-        """Some proteins side by side, as the model reads them."""
+    def batch(self, proteins: Iterable[int], row_step: int = 1) -> PackedBatch:
+        """Some proteins side by side, as the model reads them; the row is a multiple of `row_step`."""
         from prottune.model.packed import PackedBatch
 
-        return PackedBatch.from_ids(self.ids(proteins))
+        return PackedBatch.from_ids(self.ids(proteins), row_step)
 
 
 def read_examples(tokens: Path, split: Split, num_labels: int) -> Examples:

@@ -26,7 +26,7 @@ from torch import Tensor
 from prottune.alphabet import CLS_ID, SEP_ID, UNK_ID
 from prottune.errors import ConfigError
 from prottune.model.classifier import LocationModel
-from prottune.model.packed import PackedBatch
+from prottune.model.packed import PackedBatch, row_step_for
 from prottune.training.adaptation import is_encoder_frozen
 from prottune.training.batching import Integers, fill_batches
 from prottune.training.examples import Examples
@@ -47,10 +47,10 @@ class PooledExamples(Examples):
 
     vectors_ND: Tensor
 
-    def batch(self, proteins: Iterable[int]) -> PackedBatch:
+    def batch(self, proteins: Iterable[int], row_step: int = 1) -> PackedBatch:
         """Some proteins side by side, each as one residue with its vector."""
         vectors_BD = self.vectors_ND[torch.as_tensor(np.asarray(proteins))]
-        batch = PackedBatch.from_ids([_ONE_RESIDUE] * len(vectors_BD))
+        batch = PackedBatch.from_ids([_ONE_RESIDUE] * len(vectors_BD), row_step)
         return replace(batch, hidden_TD=vectors_BD.repeat_interleave(len(_ONE_RESIDUE), dim=0))
 
 
@@ -62,10 +62,11 @@ class EncodedExamples(Examples):
     starts_N: Integers
     """First row of each protein in the table."""
 
-    def batch(self, proteins: Iterable[int]) -> PackedBatch:
+    def batch(self, proteins: Iterable[int], row_step: int = 1) -> PackedBatch:
         """Some proteins side by side, with the vectors of all their tokens."""
         proteins = np.asarray(proteins)
-        return replace(super().batch(proteins), hidden_TD=torch.cat([self.rows(p) for p in proteins]))
+        hidden_TD = torch.cat([self.rows(protein) for protein in proteins])
+        return replace(super().batch(proteins, row_step), hidden_TD=hidden_TD)
 
     def rows(self, protein: int) -> Tensor:
         """The part of the table that is one protein's."""
@@ -125,7 +126,8 @@ class _Reader:
         starts_N = ends_N - examples.num_tokens_N
         found = EncodedExamples(**_same(examples), table_TD=table_TD, starts_N=starts_N)
         for proteins, batch, hidden_TD in self._read(examples):
-            parts = torch.split(hidden_TD.to("cpu", self.precision), list(batch.num_tokens_each))
+            tokens_TD = hidden_TD[: batch.num_tokens].to("cpu", self.precision)
+            parts = torch.split(tokens_TD, list(batch.num_tokens_each))
             for protein, part in zip(proteins, parts, strict=True):
                 found.rows(protein).copy_(part)
         self.ranks.tell("written")  # by all ranks, before one of them reads
@@ -138,8 +140,9 @@ class _Reader:
         longest_first = np.argsort(-examples.num_tokens_N, kind="stable")
         budget = self.config.tokens_per_batch // ranks.world_size
         batches = fill_batches(longest_first, examples.num_tokens_N, budget)
+        row_step = row_step_for(ranks.device, self.precision)
         for proteins in batches[ranks.rank :: ranks.world_size]:
-            batch = examples.batch(proteins).to(ranks.device)
+            batch = examples.batch(proteins, row_step).to(ranks.device)
             half = self.precision != torch.float32
             with torch.autocast(ranks.device.type, dtype=torch.bfloat16, enabled=half):
                 hidden_TD = self.model.encode(batch)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from prottune.errors import DivergedError
 from prottune.model.classifier import LocationModel
+from prottune.model.packed import row_step_for
 from prottune.training.adaptation import rest_frozen_parts, trained_weights
 from prottune.training.batching import Integers, count_steps, deal, epoch_batches, fill_batches, work_of
 from prottune.training.examples import Examples
@@ -156,9 +157,10 @@ class Loop:
         return (losses_B * weights_B.to(device)).sum()
 
     def _logits(self, model: nn.Module, examples: Examples, proteins: Integers) -> Tensor:
-        batch = examples.batch(proteins).to(self._ranks.device)
+        device = self._ranks.device
+        batch = examples.batch(proteins, row_step_for(device, self._precision)).to(device)
         half = self._precision != torch.float32
-        with torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=half):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             logits_BC: Tensor = model(batch)
         return logits_BC
 
