@@ -15,6 +15,7 @@ import torch
 from prottune.artifacts import file_sha256
 from prottune.errors import ArtifactError, ConfigError
 from prottune.model.classifier import BaseFacts, LocationModel, new_config
+from prottune.model.encoders import say_if_never_packed
 from prottune.model.fetching import local_folder
 from prottune.model.presets import PRESETS, preset_config
 from prottune.model.published import (
@@ -63,8 +64,10 @@ def find_base(base_model: str, revision: str, scratch: Path) -> Base:
     _refuse_contaminated(base_model)
     folder, found_revision = local_folder(base_model, revision, scratch)
     _refuse_contaminated(str(read_config(folder).get("_name_or_path", "")))
-    is_translated = read_encoder(folder).token_ids is not None
-    return Base(BaseFacts(base_model, found_revision, _digest(folder, is_translated)), folder)
+    encoder = read_encoder(folder)
+    say_if_never_packed(encoder.config)
+    digest = _digest(folder, with_vocabulary=encoder.token_ids is not None)
+    return Base(BaseFacts(base_model, found_revision, digest), folder)
 
 
 def build_model(base: Base, head: str, labels: Sequence[str], head_dropout: float) -> LocationModel:

@@ -9,6 +9,7 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,12 @@ positions, more than any known protein."""
 
 _OF_DECODERS = ("is_decoder", "add_cross_attention")
 _PROOF = ("GLV", "MKTAYIAK")
-_TOLERANCE = 3e-5
+_TOLERANCE = 1e-5
 """Largest difference, as a share of the largest number, between a protein alone and among others in fp32."""
 _POWER = 10.0
 """A row without boundaries must differ by so many tolerances, else the proof could not fail."""
+
+_NO_FUNCTIONS = "does not support attention functions"
 
 _log = logging.getLogger(__name__)
 
@@ -147,6 +150,12 @@ def layers_of(encoder: PreTrainedModel) -> nn.ModuleList:
     return stacks[0]
 
 
+def say_if_never_packed(config: PreTrainedConfig) -> None:
+    """Log that an encoder will run padded, where its class alone says so: before any process is started."""
+    if not _encoder_class(config)._supports_attention_backend:
+        _say_padded(config.model_type, _NO_FUNCTIONS)
+
+
 def _encoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     kind: type[PreTrainedModel] = MODEL_MAPPING[type(config)]
     return kind
@@ -199,12 +208,12 @@ def _prove(encoder: PreTrainedModel, proteins: tuple[PackedBatch, list[PackedBat
     with torch.no_grad():
         reason = _why_not_packed(encoder, first_position, together, alone_TD)
         if reason is not None:
-            if _difference(_padded_states(encoder, together), alone_TD) > _TOLERANCE:
+            if not _difference(_padded_states(encoder, together), alone_TD) <= _TOLERANCE:  # nan is no proof
                 raise ConfigError(
                     f"encoder {encoder.config.model_type!r}: {reason}, and padded, a protein's vectors "
                     "change with its neighbours; prottune cannot fine-tune it"
                 )
-            _say_once(f"encoder {encoder.config.model_type!r}: {reason}; running padded")
+            _say_padded(encoder.config.model_type, reason)
     return Layout(
         is_packed=reason is None,
         first_position=first_position,
@@ -218,7 +227,7 @@ def _why_not_packed(
 ) -> str | None:
     """Switch an encoder to packed attention if that keeps proteins apart; else the reason why it does not."""
     if not encoder._supports_attention_backend:
-        return "does not support attention functions"
+        return _NO_FUNCTIONS
     stock = encoder.config._attn_implementation
     try:  # whatever a family's code raises, it cannot run packed
         crossed = _difference(_packed_states(encoder, first_position, batch), alone_TD)
@@ -253,8 +262,9 @@ def _learned(encoder: nn.Module, hidden_TD: Tensor) -> frozenset[str]:
     return frozenset(name for name, parameter in encoder.named_parameters() if parameter in reached)
 
 
-def _say_once(words: str) -> None:
-    """Log a line, in one of several processes that train together."""
+@cache
+def _say_padded(family: str, reason: str) -> None:
+    """Log one line a process, in one of several that train together."""
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0):
-        _log.warning(words)
+        _log.warning("encoder %r: %s; running padded", family, reason)

@@ -90,8 +90,8 @@ def read_encoder(folder: Path) -> PublishedEncoder:
 
 def _check_vocabulary(folder: Path) -> None:
     """Refuse a vocabulary that is not ours, naming the first token that differs."""
-    path, ids = _read_vocabulary(folder)
-    tokens = sorted(ids, key=ids.__getitem__)
+    path, numbered = _read_vocabulary(folder)
+    tokens = [token for _, token in sorted(numbered)]
     for index, (found, expected) in enumerate(zip(tokens, VOCABULARY, strict=False)):
         if found != expected:
             raise ConfigError(f"{path}: token {index} is {found!r}, expected {expected!r} as in ProtBERT")
@@ -101,7 +101,8 @@ def _check_vocabulary(folder: Path) -> None:
 
 def _own_ids(folder: Path, vocab_size: int) -> tuple[int, ...]:
     """The encoder's own id of each of our tokens."""
-    path, ids = _read_vocabulary(folder)
+    path, numbered = _read_vocabulary(folder)
+    ids = {token: index for index, token in numbered}
     spelled = {
         token: next((spelling for spelling in _SPELLINGS.get(token, (token,)) if spelling in ids), None)
         for token in VOCABULARY
@@ -117,21 +118,21 @@ def _own_ids(folder: Path, vocab_size: int) -> tuple[int, ...]:
     return own
 
 
-def _read_vocabulary(folder: Path) -> tuple[Path, dict[str, int]]:
-    """Token -> id, of vocab.txt (one token a line) or else of tokenizer.json."""
+def _read_vocabulary(folder: Path) -> tuple[Path, list[tuple[int, str]]]:
+    """Ids with their tokens, of vocab.txt (one token a line) or else of tokenizer.json."""
     listed, tokenizer = (folder / name for name in VOCABULARY_FILES)
     if listed.is_file():
-        tokens = listed.read_text(encoding="utf-8").split()
-        return listed, {token: index for index, token in enumerate(tokens)}
+        return listed, list(enumerate(listed.read_text(encoding="utf-8").split()))
     if not tokenizer.is_file():
         raise ConfigError(
             f"{folder}: neither vocab.txt nor tokenizer.json, so the meaning of its ids is unknown"
         )
     try:
         content = json.loads(tokenizer.read_text(encoding="utf-8"))
-        added = {token["content"]: int(token["id"]) for token in content.get("added_tokens", ())}
-        return tokenizer, {**content["model"]["vocab"], **added}
-    except (ValueError, KeyError, TypeError) as error:  # TypeError: SentencePiece lists pieces, not ids
+        added = {token["content"]: token["id"] for token in content.get("added_tokens", ())}
+        ids = {**content["model"]["vocab"], **added}
+        return tokenizer, [(int(index), token) for token, index in ids.items()]
+    except (ValueError, KeyError, TypeError) as error:  # SentencePiece lists pieces with scores, not ids
         raise ConfigError(f"{tokenizer}: no table of tokens and ids ({type(error).__name__})") from error
 
 
