@@ -132,7 +132,12 @@ def _read_vocabulary(folder: Path) -> tuple[Path, list[tuple[int, str]]]:
         added = {token["content"]: token["id"] for token in content.get("added_tokens", ())}
         ids = {**content["model"]["vocab"], **added}
         return tokenizer, [(int(index), token) for token, index in ids.items()]
-    except (ValueError, KeyError, TypeError) as error:  # SentencePiece lists pieces with scores, not ids
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:  # SentencePiece lists pieces, not ids
         raise ConfigError(f"{tokenizer}: no table of tokens and ids ({type(error).__name__})") from error
 
 
