@@ -29,8 +29,8 @@ PADDED_FAMILIES = ("deberta-v2", "mpnet", "roformer")
 Longformer) or mix rows (FNet, ConvBERT), which a short proof need not show: they are refused."""
 
 MAX_TOKENS_WITHOUT_TABLE = 40_000
-"""Longest protein of an encoder that has no position table (rotary positions): as many tokens as ProtBERT has
-positions, more than any known protein."""
+"""Longest protein, in tokens, of an encoder that has no position table (rotary positions): as many as the
+table of ProtBERT has rows, so that memory is what ends first."""
 
 _OF_DECODERS = ("is_decoder", "add_cross_attention")
 _PROOF = ("GLV", "MKTAYIAK")
