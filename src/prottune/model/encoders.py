@@ -32,7 +32,7 @@ MAX_TOKENS_WITHOUT_TABLE = 40_000
 """Longest protein, in tokens, of an encoder that has no position table (rotary positions): as many as the
 table of ProtBERT has rows, so that memory is what ends first."""
 
-_OF_DECODERS = ("is_decoder", "add_cross_attention")
+_OF_DECODERS = ("is_decoder", "add_cross_attention", "use_cache")
 _PROOF = ("GLV", "MKTAYIAK")
 _TOLERANCE = 1e-5
 """Largest difference, as a share of the largest number, between a protein alone and among others in fp32."""
@@ -103,6 +103,7 @@ def make_encoder(config: PreTrainedConfig, token_ids: Sequence[int] | None) -> t
     Raises: ConfigError if a protein's vectors change with its neighbours, packed or padded.
     """
     kind = _encoder_class(config)
+    config.use_cache = False  # of decoders; true, it is warned of when activations are computed again
     has_pooler = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
     encoder = kind(config, **({"add_pooling_layer": False} if has_pooler else {}))
     was_training = encoder.training
