@@ -86,6 +86,17 @@ def test_padded_outputs_equal_those_of_each_protein_alone(layout, lengths):
     torch.testing.assert_close(hidden_TD, expected_TD, rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("layout", [*PACKED, "roformer"])
+def test_what_fills_a_row_up_changes_no_protein(layout):
+    encoder, how = make(layout)
+    proteins = proteins_of((3, 120, 1))
+    plain, filled = (PackedBatch.from_ids(proteins, row_step=step) for step in (1, 64))
+    with torch.inference_mode():
+        expected_TD, hidden_TD = (hidden_states(encoder.eval(), how, batch) for batch in (plain, filled))
+    assert filled.input_ids_1T.shape[1] > plain.num_tokens
+    torch.testing.assert_close(hidden_TD[: plain.num_tokens], expected_TD, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("layout", "reason"),
     [

@@ -114,7 +114,10 @@ def make_encoder(config: PreTrainedConfig, token_ids: Sequence[int] | None) -> t
 
 
 def hidden_states(encoder: PreTrainedModel, layout: Layout, batch: PackedBatch) -> Tensor:
-    """Vectors [T, D] of all tokens, each protein's as if it were alone; ids are the encoder's own."""
+    """Vectors [T, D] of all tokens, each protein's as if it were alone; ids are the encoder's own.
+
+    Packed, what fills the row up has rows behind them that mean nothing.
+    """
     if layout.is_packed:
         return _packed_states(encoder, layout.first_position, batch)
     return _padded_states(encoder, batch)
@@ -177,9 +180,9 @@ def _padded_states(encoder: PreTrainedModel, batch: PackedBatch) -> Tensor:
         batch.boundaries.diff(),
         output_size=batch.num_tokens,
     )
-    slots_T = protein_T * longest + batch.position_ids_1T[0]
+    slots_T = protein_T * longest + batch.position_ids_1T[0, : batch.num_tokens]
     ids = slots_T.new_full((num_proteins * longest,), encoder.config.pad_token_id or 0)
-    ids[slots_T] = batch.input_ids_1T[0]
+    ids[slots_T] = batch.input_ids_1T[0, : batch.num_tokens]
     is_token = torch.zeros_like(ids)
     is_token[slots_T] = 1
     shape = (num_proteins, longest)

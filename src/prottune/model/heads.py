@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from prottune.model.packed import PackedBatch
+from prottune.alphabet import NUM_SPECIAL_TOKENS
+from prottune.model.packed import PackedBatch, round_up
 
 KERNEL_SIZE = 9
 """Residues that one step of light attention sees. Source: Staerk et al. 2021, section 2.3."""
@@ -79,12 +80,13 @@ class AttentionHead(nn.Module):
         """Run the convolution over all proteins at once, with zeros between neighbours as at the ends."""
         gap = KERNEL_SIZE // 2
         num_residues = len(batch.residue_index_R)
-        lengths_B = batch.boundaries.diff() - (hidden_TD.shape[0] - num_residues) // batch.num_proteins
+        lengths_B = batch.boundaries.diff() - NUM_SPECIAL_TOKENS
         protein_R = torch.repeat_interleave(
             torch.arange(batch.num_proteins, device=hidden_TD.device), lengths_B, output_size=num_residues
         )
         slots_R = torch.arange(num_residues, device=hidden_TD.device) + gap * protein_R
-        row_ND = hidden_TD.new_zeros(num_residues + gap * (batch.num_proteins - 1), hidden_TD.shape[1])
+        num_slots = round_up(num_residues + gap * (batch.num_proteins - 1), batch.row_step)
+        row_ND = hidden_TD.new_zeros(num_slots, hidden_TD.shape[1])
         row_ND = row_ND.index_copy(0, slots_R, hidden_TD[batch.residue_index_R])
         convolved_EN: Tensor = self.convolution(row_ND.T[None])[0]
         return convolved_EN.T[slots_R]

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from prottune.alphabet import NUM_SPECIAL_TOKENS
+from prottune.alphabet import NUM_SPECIAL_TOKENS, PAD_ID
 from prottune.errors import ConfigError
 
 PACKED_ATTENTION = "prottune_packed"
@@ -25,6 +25,11 @@ PACKED_ATTENTION = "prottune_packed"
 
 MAX_PRODUCTS_TOKENS = 1024
 """Longest protein whose attention weights are kept in memory while training on a CPU in bf16."""
+
+ROW_STEP, PROTEIN_STEP = 256, 32
+"""On a CPU in bf16 every new shape has kernels compiled for it (oneDNN; about 13 ms and several MB for one
+protein's attention there and back). Rows and proteins are filled up to multiples of these, so that few
+shapes are ever met."""
 
 FLASH_WIDTHS, MAX_FLASH_WIDTH = 8, 256
 """Flash attention has kernels for heads whose width is a multiple of 8, up to 256.
@@ -49,9 +54,11 @@ class PackedBatch:
     """int32 [B + 1]: protein i is `input_ids_1T[0, boundaries[i]:boundaries[i + 1]]`."""
     num_tokens_each: tuple[int, ...]
     """Host copy of the B lengths in tokens, so that no kernel waits for the device to tell them."""
+    row_step: int = 1
+    """The row is filled up with [PAD] to a multiple of this; no protein looks at what is behind the last."""
 
     @classmethod
-    def from_ids(cls, ids: Sequence[npt.NDArray[Any]]) -> PackedBatch:
+    def from_ids(cls, ids: Sequence[npt.NDArray[Any]], row_step: int = 1) -> PackedBatch:
         """Lay proteins side by side; each array holds one protein's ids, [CLS] and [SEP] included."""
         lengths = np.fromiter((len(protein) for protein in ids), np.int64, len(ids))
         assert len(ids) > 0, "a batch holds at least one protein"
@@ -59,13 +66,18 @@ class PackedBatch:
         boundaries = np.concatenate(([0], np.cumsum(lengths)))
         is_residue_T = np.ones(boundaries[-1], bool)
         is_residue_T[boundaries[:-1]] = is_residue_T[boundaries[1:] - 1] = False
-        positions_T = np.arange(boundaries[-1]) - np.repeat(boundaries[:-1], lengths)
+        num_tokens = int(boundaries[-1])
+        input_ids_T = np.full(round_up(num_tokens, row_step), PAD_ID, np.int64)
+        positions_T = np.zeros_like(input_ids_T)
+        input_ids_T[:num_tokens] = np.concatenate(ids)
+        positions_T[:num_tokens] = np.arange(num_tokens) - np.repeat(boundaries[:-1], lengths)
         return cls(
-            input_ids_1T=torch.from_numpy(np.concatenate(ids).astype(np.int64))[None],
+            input_ids_1T=torch.from_numpy(input_ids_T)[None],
             position_ids_1T=torch.from_numpy(positions_T)[None],
             residue_index_R=torch.from_numpy(np.flatnonzero(is_residue_T)),
             boundaries=torch.from_numpy(boundaries.astype(np.int32)),
             num_tokens_each=tuple(lengths.tolist()),
+            row_step=row_step,
         )
 
     def to(self, device: torch.device | str) -> PackedBatch:
@@ -79,7 +91,8 @@ class PackedBatch:
 
     @property
     def num_tokens(self) -> int:
-        return self.input_ids_1T.shape[1]
+        """Tokens of all proteins, without what fills the row up."""
+        return sum(self.num_tokens_each)
 
     @property
     def num_residues_each(self) -> tuple[int, ...]:
@@ -89,6 +102,16 @@ class PackedBatch:
     def max_tokens(self) -> int:
         """Length of the longest protein, [CLS] and [SEP] included."""
         return max(self.num_tokens_each)
+
+
+def round_up(count: int, step: int) -> int:
+    """The next multiple of `step`."""
+    return -(-count // step) * step
+
+
+def row_step_for(device: torch.device, dtype: torch.dtype) -> int:
+    """The step that rows are worth filling up to where a model of this precision runs."""
+    return ROW_STEP if device.type == "cpu" and dtype == torch.bfloat16 else 1
 
 
 def packed_attention(
@@ -115,8 +138,9 @@ def packed_attention(
     if _has_flash_kernel(query_1HTK) and dropout == 0.0:
         return _varlen_attention(query_1HTK, key_1HTK, value_1HTK, batch, scaling), None
     # `split`, not slices: the gradient of a split is one concatenation, that of n slices n full-size rows.
-    lengths = list(batch.num_tokens_each)
-    parts = (torch.split(t, lengths, dim=2) for t in (query_1HTK, key_1HTK, value_1HTK))
+    num_behind = query_1HTK.shape[2] - batch.num_tokens
+    lengths = [*batch.num_tokens_each, num_behind]
+    parts = (torch.split(t, lengths, dim=2)[:-1] for t in (query_1HTK, key_1HTK, value_1HTK))
     attend = (
         _products_attention
         if _flash_backward_is_slow(query_1HTK, dropout)
@@ -126,7 +150,8 @@ def packed_attention(
         attend(query, key, value, dropout_p=dropout, scale=scaling).transpose(1, 2)
         for query, key, value in zip(*parts, strict=True)
     ]
-    return torch.cat(attended, dim=1), None
+    behind = query_1HTK.new_zeros(1, num_behind, *attended[0].shape[2:])
+    return torch.cat([*attended, behind], dim=1), None
 
 
 def _refuse_what_is_not_done(
@@ -164,10 +189,15 @@ def _products_attention(
     query: Tensor, key: Tensor, value: Tensor, dropout_p: float, scale: float | None
 ) -> Tensor:
     """Attention as two matrix products; long proteins take the flash way, which keeps no n x n weights."""
-    if query.shape[2] > MAX_PRODUCTS_TOKENS:
+    length = query.shape[2]
+    if length > MAX_PRODUCTS_TOKENS:
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_p, scale=scale)
     factor = scale if scale is not None else query.shape[-1] ** -0.5
-    return ((query * factor) @ key.transpose(2, 3)).softmax(dim=-1) @ value
+    fill = (0, 0, 0, round_up(length, PROTEIN_STEP) - length)
+    query, key, value = F.pad(query * factor, fill), F.pad(key, fill), F.pad(value, fill)
+    scores = query @ key.transpose(2, 3)
+    weights = F.pad(scores[..., :length].softmax(dim=-1), (0, fill[-1]))
+    return (weights @ value)[:, :, :length]
 
 
 def _varlen_attention(

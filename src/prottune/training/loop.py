@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from prottune.errors import DivergedError
 from prottune.model.classifier import LocationModel
-from prottune.model.packed import PackedBatch
+from prottune.model.packed import PackedBatch, row_step_for
 from prottune.training.batching import Integers, count_steps, deal, epoch_batches, fill_batches, work_of
 from prottune.training.examples import Examples
 from prottune.training.history import HistoryWriter
@@ -155,9 +155,10 @@ class Loop:
         return (losses_B * weights_B.to(device)).sum()
 
     def _logits(self, model: nn.Module, examples: Examples, proteins: Integers) -> Tensor:
-        batch = PackedBatch.from_ids(examples.ids(proteins)).to(self._ranks.device)
+        device = self._ranks.device
+        batch = PackedBatch.from_ids(examples.ids(proteins), row_step_for(device, self._precision)).to(device)
         half = self._precision != torch.float32
-        with torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=half):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             logits_BC: Tensor = model(batch)
         return logits_BC
 
