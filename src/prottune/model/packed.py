@@ -5,7 +5,7 @@ Shapes: B proteins, T tokens of all of them, R residues of all of them, H attent
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from prottune.alphabet import NUM_SPECIAL_TOKENS, PAD_ID
+from prottune.errors import ConfigError
 
 PACKED_ATTENTION = "prottune_packed"
 """Name under which transformers' models find the attention of this module."""
@@ -29,6 +30,14 @@ ROW_STEP, PROTEIN_STEP = 256, 32
 """On a CPU in bf16 every new shape has kernels compiled for it (oneDNN; about 13 ms and several MB for one
 protein's attention there and back). Rows and proteins are filled up to multiples of these, so that few
 shapes are ever met."""
+
+FLASH_WIDTHS, MAX_FLASH_WIDTH = 8, 256
+"""Flash attention has kernels for heads whose width is a multiple of 8, up to 256.
+
+Source: torch, aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, check_head_dim_size_flash."""
+
+_NOT_DONE = ("is_causal", "position_bias", "s_aux", "sliding_window", "softcap")
+"""What some families ask of attention and packed rows do not do. Left out in silence, answers were wrong."""
 
 
 @dataclass(frozen=True)
@@ -121,15 +130,19 @@ def packed_attention(
     batch: PackedBatch,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **_: object,
+    **others: object,
 ) -> tuple[Tensor, None]:
     """Let each residue look at its own protein only; returns [1, T, H, K] and no weights.
 
-    On a GPU in 16 bits: flash attention over the boundaries, which has neither dropout nor another scale
-    than 1/sqrt(K) (BERT's). Elsewhere: one call of scaled dot-product attention a protein.
+    On a GPU in 16 bits: flash attention over the boundaries, which has no dropout. Elsewhere: one call of
+    scaled dot-product attention a protein. `scaling` None means 1/sqrt(K), BERT's; ESM scales its queries
+    itself and asks for 1.
+
+    Raises: ConfigError if the encoder asks for what packed rows do not do.
     """
-    if query_1HTK.is_cuda and query_1HTK.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
-        return _varlen_attention(query_1HTK, key_1HTK, value_1HTK, batch), None
+    _refuse_what_is_not_done(module, attention_mask, others)
+    if _has_flash_kernel(query_1HTK) and dropout == 0.0:
+        return _varlen_attention(query_1HTK, key_1HTK, value_1HTK, batch, scaling), None
     # `split`, not slices: the gradient of a split is one concatenation, that of n slices n full-size rows.
     num_behind = query_1HTK.shape[2] - batch.num_tokens
     lengths = [*batch.num_tokens_each, num_behind]
@@ -145,6 +158,27 @@ def packed_attention(
     ]
     behind = query_1HTK.new_zeros(1, num_behind, *attended[0].shape[2:])
     return torch.cat([*attended, behind], dim=1), None
+
+
+def _refuse_what_is_not_done(
+    module: torch.nn.Module, attention_mask: Tensor | None, asked: Mapping[str, object]
+) -> None:
+    found = [name for name in _NOT_DONE if asked.get(name) is not None and asked[name] is not False]
+    if getattr(module, "is_causal", False) and "is_causal" not in found:
+        found.append("is_causal")
+    if attention_mask is not None:
+        found.append("attention_mask")
+    if found:
+        raise ConfigError(f"{type(module).__name__} asks for {', '.join(found)}, which packed rows do not do")
+
+
+def _has_flash_kernel(query: Tensor) -> bool:
+    return (
+        query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and query.shape[-1] % FLASH_WIDTHS == 0
+        and query.shape[-1] <= MAX_FLASH_WIDTH
+    )
 
 
 def _flash_backward_is_slow(query: Tensor, dropout: float) -> bool:
@@ -172,12 +206,16 @@ def _products_attention(
     return (weights @ value)[:, :, :length]
 
 
-def _varlen_attention(query_1HTK: Tensor, key_1HTK: Tensor, value_1HTK: Tensor, batch: PackedBatch) -> Tensor:
+def _varlen_attention(
+    query_1HTK: Tensor, key_1HTK: Tensor, value_1HTK: Tensor, batch: PackedBatch, scaling: float | None
+) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     query, key, value = (t[0].transpose(0, 1).contiguous() for t in (query_1HTK, key_1HTK, value_1HTK))
     longest = batch.max_tokens
-    attended_THK = varlen_attn(query, key, value, batch.boundaries, batch.boundaries, longest, longest)
+    attended_THK = varlen_attn(
+        query, key, value, batch.boundaries, batch.boundaries, longest, longest, scale=scaling
+    )
     assert isinstance(attended_THK, Tensor)  # a pair only when the weights' sums are asked for
     return attended_THK[None]
 

@@ -65,6 +65,7 @@ def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
     facts = {
         "precision": str(precision).removeprefix("torch."),
         "device": ranks.device.type,
+        "attention": "packed" if model.layout.is_packed else "padded",
         "processes": str(ranks.world_size),
         "threads_per_process": str(torch.get_num_threads()),
         "base_model_digest": job.base.facts.digest,
