@@ -2,7 +2,8 @@
 
 The stage runs as users run it, in processes of its own. Its points tell the tokens of each step and the rate
 at which it ran; the clock runs from the end of the first epoch's validation to the end of the last one's.
-Ideal would be the training tokens alone at the median rate of the steps: validation counts as loss.
+Ideal would be the training tokens alone at the median rate of the steps: validation counts as loss, and so do
+the two checkpoints of each epoch.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -65,6 +67,7 @@ def rows_at(proteins: list[str], scale: Scale) -> list[Row]:
     """Run the stage and read its points."""
     train_set = sampled(proteins, scale.num_proteins)
     validation = sampled(proteins, max(2, scale.num_proteins // _VALIDATION_SHARE), turn=1)
+    num_tokens = sum(min(len(protein) + 2, _MAX_TOKENS) for protein in train_set)
     clock = EpochClock()
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -76,10 +79,10 @@ def rows_at(proteins: list[str], scale: Scale) -> list[Row]:
             epochs=scale.epochs,
             patience=0,
             learning_rate=3e-6,
-            **checkpoint_settings(folder),  # type: ignore[arg-type]
+            **_only_known({"checkpoint_every": num_tokens // scale.tokens_per_batch // 2}),
         )
-        train(tokens, folder / "model", config, clock)
-    num_tokens = sum(min(len(protein) + 2, _MAX_TOKENS) for protein in train_set)
+        place = {"checkpoints": str(folder / "checkpoints")} if writes_checkpoints() else {}
+        train(tokens, folder / "model", config, clock, **place)
     return [_judged(clock, num_tokens, scale)]
 
 
@@ -109,16 +112,15 @@ class EpochClock:
         return statistics.median(rate for epoch in self.rates[1:] for rate in epoch)
 
 
-def checkpoint_settings(folder: Path) -> dict[str, object]:
-    """What makes the stage write checkpoints, as far as this version of it has them."""
-    names = {setting.name for setting in fields(TrainConfig)}
-    return {"checkpoints": str(folder / "checkpoints")} if "checkpoints" in names else {}
-
-
 def writes_checkpoints() -> bool:
     """Whether the stage of this version can write checkpoints."""
-    names = {setting.name for setting in fields(TrainConfig)} | set(inspect.signature(train).parameters)
-    return "checkpoints" in names
+    return "checkpoints" in inspect.signature(train).parameters
+
+
+def _only_known(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of these settings, those that this version of training has."""
+    known = {setting.name for setting in fields(TrainConfig)}
+    return {name: value for name, value in settings.items() if name in known}
 
 
 def _judged(clock: EpochClock, num_tokens: int, scale: Scale) -> Row:
@@ -129,6 +131,7 @@ def _judged(clock: EpochClock, num_tokens: int, scale: Scale) -> Row:
         peer=clock.steady_rate,
         ratio=ours / clock.steady_rate,
         samples=samples,
+        compared=("epoch",),
         note="" if writes_checkpoints() else "without checkpoints, which are not there yet",
     )
     size = f"{scale.num_layers} layers of width {WIDTH}, {scale.num_proteins} proteins, {scale.epochs} epochs"

@@ -86,7 +86,11 @@ def rows(options: Options) -> list[Row]:
         megabytes = {name: whole.stat().st_size / 1e6 for name in ways}
         megabytes["peer"] = part.stat().st_size / 1e6
     speed = {name: megabytes[name] / found.median for name, found in samples.items()}
-    more = {"limit": speed["read"], "facts": {"megabytes_per_second": speed}}
+    more: dict[str, Any] = {
+        "samples": samples,
+        "limit": speed["read"],
+        "facts": {"megabytes_per_second": speed},
+    }
     found = [
         PLANNED[0].measured(
             ours=speed["ours"],

@@ -29,13 +29,12 @@ def measured(name: str, options: Options) -> list[Row]:
         return [row.not_run(str(reason)) for row in module.PLANNED]
     rows = [row if isinstance(row, Row) else as_row(row) for row in found]
     made: dict[str, Any] = {
-        "machine": machine(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "versions": versions(),
         "load": f"{before} before, {load()} after",
         "mode": "quick" if options.quick else "full",
     }
-    return [replace(row, **made) for row in rows]
+    return [replace(row, machine=row.machine or machine(), **made) for row in rows]
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def _as_one_rank() -> Iterator[None]:
 
 
 def check_equal_to_padded(base: Path, sequences: list[str]) -> float:
-    """Make sure that we and the padded stock model learn the same from these proteins, in fp32.
+    """Make sure that we and the padded stock model learn the same from heads of these proteins, in fp32.
 
     Returns the relative difference of the gradients. Raises: AssertionError if it is too large.
     """
@@ -85,7 +85,7 @@ def check_equal_to_padded(base: Path, sequences: list[str]) -> float:
         base, num_labels=len(DEEPLOC10), dtype=torch.float32
     ).train()
     stock.classifier.load_state_dict(own.classifier.state_dict())
-    ids = [encode([sequence])[0] for sequence in sequences]
+    ids = [encode([sequence[: 30 * number]])[0] for number, sequence in enumerate(sequences, start=1)]
     labels_B = torch.arange(len(ids)) % len(DEEPLOC10)
     rows = [torch.from_numpy(protein.astype("int64")) for protein in ids]
     input_ids_BL = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD_ID)

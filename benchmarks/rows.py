@@ -63,6 +63,8 @@ class Row:
     """full or quick."""
     ways: dict[str, dict[str, float]] = field(default_factory=dict)
     """Each way that was timed -> median, least, spread, repetitions."""
+    compared: tuple[str, ...] = ()
+    """The ways that this row compares."""
     facts: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -78,12 +80,14 @@ class Row:
         peer: float | None,
         ratio: float,
         samples: Mapping[str, Samples],
+        compared: Sequence[str],
         **more: Any,
     ) -> Row:
-        """This row with its figures, judged against its goal."""
+        """This row with its figures, judged against its goal; `compared` names samples."""
         met = ratio <= self.goal if self.at_most else ratio >= self.goal
         ways = {name: found.as_json() for name, found in samples.items()}
-        return replace(self, ours=ours, peer=peer, ratio=ratio, met=met, ways=ways, **more)
+        more |= {"ways": ways, "compared": tuple(compared)}
+        return replace(self, ours=ours, peer=peer, ratio=ratio, met=met, **more)
 
     def not_run(self, why: str) -> Row:
         return replace(self, note=why)
@@ -97,8 +101,9 @@ def as_row(content: Mapping[str, Any]) -> Row:
     known = {column.name for column in fields(Row)}
     more = {key: value for key, value in content.items() if key not in known}
     return Row(
-        **{key: value for key, value in content.items() if key in known and key != "facts"},
+        **{key: value for key, value in content.items() if key in known - {"facts", "compared"}},
         facts={**content.get("facts", {}), **more},
+        compared=tuple(content.get("compared", ())),
     )
 
 
@@ -152,13 +157,13 @@ def _cells(row: Row, places: Sequence[str]) -> list[str]:
         f"**{figure(row.ratio)}**",
         goal,
         ("yes" if row.met else "**no**") + (f"; {row.note}" if row.note else ""),
-        _spreads(row.ways),
+        ", ".join(_spread(name, row.ways[name]) for name in row.compared),
         str(places.index(_place(row)) + 1),
     ]
 
 
-def _spreads(ways: Mapping[str, Mapping[str, float]]) -> str:
-    return ", ".join(f"{name} {way['spread']:.0%} of {way['repetitions']:g}" for name, way in ways.items())
+def _spread(name: str, way: Mapping[str, float]) -> str:
+    return f"{name} {way['spread']:.0%} of {way['repetitions']:g} runs"
 
 
 def _place(row: Row) -> str:

@@ -60,7 +60,7 @@ def run_apart(name: str, options: Options) -> tuple[list[Row], str]:
 def environment(name: str) -> dict[str, str]:
     """The environment of a measuring process: what prottune gives its ranks, or one thread; no network."""
     fixed = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    quiet = {"TRANSFORMERS_VERBOSITY": "error"}
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
     threads = {"OMP_NUM_THREADS": "1"} if name in _ONE_THREAD else {}
     return rank_environment(1, os.environ) | fixed | quiet | threads
 

@@ -13,6 +13,7 @@ from transformers import (
     BertForSequenceClassification,
     BertTokenizer,
     DataCollatorWithPadding,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -111,6 +112,7 @@ def trainer_seconds(
             data_collator=DataCollatorWithPadding(BertTokenizer.from_pretrained(base, do_lower_case=False)),
             callbacks=[stopwatch],
         )
+        trainer.remove_callback(PrinterCallback)
         loss = trainer.train().training_loss
     if not loss < float("inf"):
         raise FloatingPointError(f"the Trainer ended with loss {loss}")

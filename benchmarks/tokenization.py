@@ -74,11 +74,16 @@ def _judged(speed: dict[str, float], samples: dict[str, Samples], scale: str) ->
     ours, limit = speed["ours"], speed["limit"]
     facts = {"million_residues_per_second": speed}
     found = []
-    for planned, peer, ratio in (
-        (PLANNED[0], "HF batched", ours / limit),
-        (PLANNED[1], "seed's call", ours / speed["seed's call"]),
-    ):
-        row = planned.measured(ours=ours, peer=speed[peer], ratio=ratio, samples=samples, limit=limit)
+    peers = ("HF batched", "limit"), ("seed's call", "seed's call")
+    for planned, (peer, against) in zip(PLANNED, peers, strict=True):
+        row = planned.measured(
+            ours=ours,
+            peer=speed[peer],
+            ratio=ours / speed[against],
+            samples=samples,
+            compared=("ours", against),
+            limit=limit,
+        )
         found.append(replace(row, scale=scale, facts=facts, clock="processor time, one thread"))
     return found
 

@@ -83,6 +83,7 @@ def rows(options: Options) -> list[Row]:
                 peer=speed[best],
                 ratio=speed["ours"] / against,
                 samples=samples,
+                compared=("ours", best),
                 limit=limit,
                 facts=facts,
                 note=best,

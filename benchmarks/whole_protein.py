@@ -82,6 +82,7 @@ def rows_at(proteins: list[str], scale: Scale) -> list[Row]:
                 peer=thousand[peer],
                 ratio=thousand["ours"] / thousand[peer],
                 samples=samples,
+                compared=("ours", peer),
                 facts=facts,
             ),
             scale=size,
@@ -107,7 +108,7 @@ def _ways(folder: Path, proteins: list[str], scale: Scale) -> dict[str, Way]:
     # As many positions as each side can use: the seed's optimizer has less to do so.
     base = write_base(folder / "base", scale.num_layers, longest)
     short = write_base(folder / "short", scale.num_layers, MAX_TOKENS)
-    check_equal_to_padded(base, [protein[:120] for protein in turns[0][:3]])
+    check_equal_to_padded(base, turns[0][:3])
     budget = round(scale.batch_size * float(_num_tokens(proteins).mean()))
 
     def ours(turn: int) -> float:
