@@ -91,17 +91,10 @@ def rows(options: Options) -> list[Row]:
         "limit": speed["read"],
         "facts": {"megabytes_per_second": speed},
     }
+    ours, peer = speed["ours"], speed["peer"]
     found = [
-        PLANNED[0].measured(
-            ours=speed["ours"],
-            peer=speed["peer"],
-            ratio=speed["ours"] / speed["peer"],
-            samples=samples,
-            **more,
-        ),
-        PLANNED[1].measured(
-            ours=speed["ours"], peer=None, ratio=speed["ours"] / _GOAL_MEGABYTES, samples=samples, **more
-        ),
+        PLANNED[0].measured(ours=ours, peer=peer, ratio=ours / peer, compared=("ours", "peer"), **more),
+        PLANNED[1].measured(ours=ours, peer=None, ratio=ours / _GOAL_MEGABYTES, compared=("ours",), **more),
     ]
     source = "real" if options.source else "random"
     scale = f"{megabytes['ours']:.1f} MB of {source} proteins, the peer reads {megabytes['peer']:.2f} MB"

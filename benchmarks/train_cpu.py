@@ -84,8 +84,9 @@ def rows_at(max_tokens: int, proteins: list[str], scale: Scale) -> list[Row]:
     precision = choose_precision("auto", "cpu")
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        bench = Bench(folder, max_tokens, proteins, scale, precision)
-        difference = check_equal_to_padded(bench.base, bench.slice(0)[:3])
+        base = write_base(folder / "base", scale.num_layers, max_tokens)
+        bench = Bench(base, max_tokens, proteins, scale, precision)
+        difference = check_equal_to_padded(base, bench.slice(0)[:3])
         samples = in_turns(bench.ways(), scale.repetitions)
     tokens = float(np.mean([bench.num_tokens(turn).sum() for turn in range(scale.repetitions)]))
     operations = training_operations(
@@ -118,10 +119,9 @@ class Bench:
     """The sides of this benchmark, and the proteins of each repetition."""
 
     def __init__(
-        self, folder: Path, max_tokens: int, proteins: list[str], scale: Scale, precision: torch.dtype
+        self, base: Path, max_tokens: int, proteins: list[str], scale: Scale, precision: torch.dtype
     ) -> None:
-        self.base = write_base(folder / "base", scale.num_layers, max_tokens)
-        self._folder, self._max_tokens, self._scale, self._precision = folder, max_tokens, scale, precision
+        self._base, self._max_tokens, self._scale, self._precision = base, max_tokens, scale, precision
         cut = [protein[: max_tokens - 2] for protein in sampled(proteins, MEGA_BATCH * scale.batch_size)]
         order = grouped_order([len(protein) for protein in cut], scale.batch_size)
         size = scale.batch_size
@@ -151,15 +151,15 @@ class Bench:
 
     def _ours(self, turn: int) -> float:
         proteins, mean = self.slice(turn), float(self.num_tokens(0).mean())
-        folder = self._folder / f"turn{turn}"
-        tokens = write_tokens(folder, proteins, [protein[:40] for protein in proteins[:8]])
-        report = own_report(self.base, tokens, round(self._scale.batch_size * mean), head="cls")
+        with TemporaryDirectory() as folder:
+            tokens = write_tokens(Path(folder), proteins, [protein[:40] for protein in proteins[:8]])
+            report = own_report(self._base, tokens, round(self._scale.batch_size * mean))
         assert report.facts["precision"] == str(self._precision).removeprefix("torch."), report.facts
         return float(self.num_tokens(turn).sum() / report.tokens_per_second)
 
     def _seed(self, proteins: list[str], precision: torch.dtype) -> float:
         return seed_seconds(
-            self.base,
+            self._base,
             proteins,
             labels(proteins),
             len(DEEPLOC10),
@@ -178,7 +178,7 @@ class Bench:
         proteins = self.slice(turn)
         dataset = examples(proteins, labels(proteins), self._max_tokens)
         return trainer_seconds(
-            self.base,
+            self._base,
             dataset,
             len(DEEPLOC10),
             batch_size=self._scale.batch_size,

@@ -10,7 +10,7 @@ import torch
 from benchmarks import running, train_cpu
 from benchmarks.machine import training_operations
 from benchmarks.proteins import deeploc_like_sequences, sampled, write_fasta, write_tokens
-from benchmarks.rows import Row, as_row, figure, merged, read_rows, table, write_rows, write_table
+from benchmarks.rows import Options, Row, as_row, figure, merged, read_rows, table, write_rows, write_table
 from benchmarks.seed_recipe import ProteinSequenceDataset
 from benchmarks.timing import WARM_UP, Samples, in_turns
 from benchmarks.tokenization import write_vocabulary
@@ -62,7 +62,7 @@ def test_a_row_that_could_not_run_here_does_not_hide_one_measured_elsewhere():
 
 
 def test_the_table_shows_figures_reasons_and_where_they_were_measured(tmp_path):
-    row = measured(61.0, limit=5800.0, machine="2 cores", versions={"torch": "2"}, mode="full", clock="wall")
+    row = measured(61.0, limit=5800.0, machine="2 cores", versions={"torch": "2"}, mode="full")
     lines = table([row, PLANNED.not_run("not run: no GPU here")]).splitlines()
     assert lines[2].split(" | ")[1:6] == [
         "120 MB/s",
@@ -73,14 +73,16 @@ def test_the_table_shows_figures_reasons_and_where_they_were_measured(tmp_path):
     ]
     assert lines[2].endswith("| yes | ours 67% of 3 runs, peer 0% of 1 runs | 1 |")
     assert "| not run: no GPU here |" in lines[3]
-    assert lines[-1] == "1. 2 cores; torch 2; full mode, wall, "
+    assert lines[-1] == "1. 2 cores; torch 2; full mode, no clock,"
     page = tmp_path / "page.md"
     page.write_text(
         "# Words\n<!-- made by make bench: begin -->\nold\n<!-- made by make bench: end -->\nmore\n"
     )
     write_table([PLANNED], page)
     text = page.read_text()
-    assert text.startswith("# Words\n") and text.endswith("-->\nmore\n") and "old" not in text
+    assert text.startswith("# Words\n<!--")
+    assert text.endswith("-->\nmore\n")
+    assert "old" not in text
 
 
 def test_figures_have_three_digits_that_count():
@@ -173,8 +175,7 @@ def test_both_sides_of_training_read_the_same_residues(tmp_path, tokenizer):
         assert ours.labels_N[number] == trainers[number]["labels"] == int(seen["targets"])
 
 
-def test_training_benches_use_the_trainers_own_batches_and_all_lengths_in_each_turn(tmp_path, monkeypatch):
-    monkeypatch.setattr(train_cpu, "write_base", lambda folder, *_: folder)
+def test_training_benches_use_the_trainers_own_batches_and_all_lengths_in_each_turn(tmp_path):
     scale = train_cpu.Scale(num_layers=1, batch_size=4, num_batches=10, repetitions=2, fp32_share=2)
     bench = train_cpu.Bench(tmp_path, 512, deeploc_like_sequences(1000), scale, torch.float32)
     turns = [bench.slice(0), bench.slice(1)]
@@ -190,14 +191,18 @@ def test_training_benches_use_the_trainers_own_batches_and_all_lengths_in_each_t
     assert means[0] == pytest.approx(means[1], rel=0.1)
 
 
-def test_our_gradients_equal_the_padded_models(tmp_path, monkeypatch):
-    from benchmarks import own_training
+def test_our_gradients_equal_the_padded_models(tmp_path):
+    from benchmarks.own_training import MAX_DIFFERENCE, check_equal_to_padded, write_base
 
-    for name, size in (("WIDTH", 32), ("NUM_HEADS", 2), ("FEED_FORWARD", 48)):
-        monkeypatch.setattr(own_training, name, size)
-    base = own_training.write_base(tmp_path / "base", num_layers=2, num_positions=128)
-    proteins = deeploc_like_sequences(3)
-    assert 0 < own_training.check_equal_to_padded(base, proteins) < own_training.MAX_DIFFERENCE
-    monkeypatch.setattr(own_training, "MAX_DIFFERENCE", 0.0)
+    base = write_base(tmp_path, num_layers=2, num_positions=128, width=32, num_heads=2, feed_forward=48)
+    assert 0 < check_equal_to_padded(base, deeploc_like_sequences(3)) < MAX_DIFFERENCE
     with pytest.raises(AssertionError, match="gradients differ"):
-        own_training.check_equal_to_padded(base, proteins)
+        check_equal_to_padded(base, deeploc_like_sequences(3), at_most=0.0)
+
+
+def test_a_benchmark_that_fails_leaves_its_rows_with_the_reason(tmp_path, capfd):
+    rows, reason = running.run_apart("tokenize", Options(quick=True, source=tmp_path / "absent.fasta"))
+    assert [(row.name, row.met, row.ours) for row in rows] == [("tokenize", None, None)] * 2
+    assert rows[0].note == reason
+    assert reason.startswith("failed: FileNotFoundError")
+    assert "Traceback" in capfd.readouterr().err
