@@ -44,7 +44,7 @@ integration: $(READY) ## the real servers, faults and endings (minutes)
 compile: $(READY) ## rewrite pipelines/compiled from the graph
 	@$(BIN)/python -m pipelines compile
 
-bench: $(READY) ## benchmarks, each beside a peer in the same run (BENCH="--quick": 3 minutes)
+bench: $(READY) ## benchmarks, each beside a peer in the same run (BENCH="--quick" is shorter)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 lock: ## rewrite requirements/lock.txt (needs uv)

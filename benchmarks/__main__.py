@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer repetitions: 3 minutes")
+    parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer repetitions")
     parser.add_argument(
         "--only", action="append", choices=list(MODULES), help="one benchmark; may be repeated"
     )
