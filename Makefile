@@ -44,8 +44,8 @@ integration: $(READY) ## the real servers, faults and endings (minutes)
 compile: $(READY) ## rewrite pipelines/compiled from the graph
 	@$(BIN)/python -m pipelines compile
 
-bench: $(READY) ## benchmarks, each beside a peer in the same run
-	@$(BIN)/python benchmarks/tokenization.py --results benchmarks/results.json
+bench: $(READY) ## benchmarks, each beside a peer in the same run (BENCH="--quick" is shorter)
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 lock: ## rewrite requirements/lock.txt (needs uv)
 	@command -v uv >/dev/null || { echo "lock: needs uv $(UV_VERSION): pip install uv==$(UV_VERSION)" >&2; exit 2; }
