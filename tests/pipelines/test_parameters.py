@@ -22,7 +22,6 @@ NOT_OFFERED = {
     "min_coverage": "goes with min_identity",
     "max_unpacked_megabytes": "a guard, not a choice",
     "split_seed": "a seed of splits is a way to look for a lucky one",
-    "patience": "the best epoch is kept anyway; epochs bounds the time",
     "warmup_share": "a tenth works for every base model tried; learning rates are what matters",
     "weight_decay": "goes with AdamW's usual value",
     "max_grad_norm": "a guard against single batches",
@@ -107,6 +106,6 @@ def test_a_setting_that_a_stage_would_refuse_is_refused_before_anything_runs(
 def test_help_is_the_string_under_the_field() -> None:
     docs = field_docs(TrainConfig)
     assert docs["patience"] == (
-        "Epochs without a better validation loss before training stops; 0 never stops early."
+        "Epochs without a better calibrated validation loss before training stops; 0 never stops early."
     )
     assert set(docs) == {field.name for field in fields(TrainConfig)}

@@ -18,6 +18,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from torch import Tensor, nn
 
 from prottune.errors import DivergedError
+from prottune.model.calibration import calibrated_loss
 from prottune.model.classifier import LocationModel
 from prottune.model.packed import row_step_for
 from prottune.training.adaptation import rest_frozen_parts, trained_weights
@@ -36,7 +37,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Best:
-    """The epoch with the lowest validation loss so far."""
+    """The epoch with the lowest calibrated validation loss so far.
+
+    The model that is kept will be calibrated, so overconfidence, which grows while accuracy still does, must
+    not decide which epoch that is.
+    """
 
     epoch: int = 0
     loss: float = float("inf")
@@ -211,12 +216,19 @@ class Loop:
         if not np.isfinite(loss):
             raise self._diverged(f"step {self._step}, validation after epoch {epoch}: the loss is {loss}")
         accuracy = float((logits_NC.argmax(dim=1) == labels_N).double().mean())
+        calibrated = calibrated_loss(logits_NC, labels_N)
         self._history.point(
-            {"step": self._step, "epoch": epoch, "validation/loss": loss, "validation/accuracy": accuracy}
+            {
+                "step": self._step,
+                "epoch": epoch,
+                "validation/loss": loss,
+                "validation/calibrated_loss": calibrated,
+                "validation/accuracy": accuracy,
+            }
         )
         best = self._outcome.best
-        if loss < best.loss:
-            best.epoch, best.loss, best.accuracy, best.logits_NC = epoch, loss, accuracy, logits_NC
+        if calibrated < best.loss:
+            best.epoch, best.loss, best.accuracy, best.logits_NC = epoch, calibrated, accuracy, logits_NC
             if self._ranks.leads:
                 best.weights = trained_weights(self._model)
 

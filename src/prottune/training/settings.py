@@ -26,7 +26,7 @@ class TrainConfig:
     epochs: int = 10
     """Most passes over the training proteins; early stopping may end before."""
     patience: int = 3
-    """Epochs without a better validation loss before training stops; 0 never stops early."""
+    """Epochs without a better calibrated validation loss before training stops; 0 never stops early."""
     learning_rate: float = 3e-5
     """Peak rate of the encoder. From-scratch presets want about 1e-3."""
     head_learning_rate: float = 1e-3
