@@ -1,9 +1,10 @@
-"""Which proteins each rank reads in each optimizer step: a plan that every rank works out alone.
+"""Which proteins each rank reads in each optimizer step: the plan of an epoch, which every rank makes alone.
 
-The plan is a pure function of (seed, epoch, lengths, number of ranks), so ranks never talk about it. The
-global batch of a step does not depend on the number of ranks; only how it is dealt to them does.
-Proteins are packed without padding, so batches need no like lengths to be fast and stay truly random;
-the proteins of one rank are sorted by length, which puts equal ones side by side.
+First the steps are composed: which proteins make up each global batch. That knows nothing of ranks, so one
+process and eight take the same steps. Then each step is dealt to the ranks so that all end together, and a
+rank's share is cut into passes, what a process puts through the model at a time. Nothing is padded, so a
+batch needs no like lengths to be fast, and its proteins are drawn at random. Whatever decides is a whole
+number, so that unlike machines make the same plan.
 
 N proteins of a split.
 """
@@ -11,12 +12,226 @@ N proteins of a split.
 from __future__ import annotations
 
 import heapq
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+
+RANK_TOKENS = 16_384
+"""Tokens that keep a GPU busy; for each so many in the budget, one rank is to get an even share of a step."""
+MAX_BUDGETS = 4
+"""A step that grows around a very long protein, so that no rank waits for it, grows to so many budgets."""
+
+_FULL, _BRIM = 0.98, 0.995
+"""Least and most share of the budget that a step aims at; in between, all steps of an epoch are alike."""
+_COMPOSED_FOR = 1024
+"""Width of ProtBERT. Steps are composed for it, so that they do not depend on the model; dealing is exact."""
+_LOOK_BEHIND, _LOOK_AHEAD = 16, 128
+"""How far from the end of a step two proteins may be to change places, one inside and one behind it."""
+_NEAR = 0.99
+"""A step is full when it reaches so much of its aim."""
+_MAX_EXCHANGES = 8
+"""Tries to fill a step; and to even out its shares, for each of them."""
+_EVEN = 1000
+"""A step is dealt evenly when the most loaded rank has at most 1/1000 more than the least."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step."""
+
+    proteins: Integers
+    """The global batch, whatever the number of ranks."""
+    passes: tuple[tuple[Integers, ...], ...]
+    """For each rank, what it puts through the model one after the other; a rank may get nothing."""
+
+
+def plan_epoch(
+    num_tokens_N: Integers,
+    *,
+    tokens_per_batch: int,
+    tokens_per_pass: int,
+    seed: int,
+    epoch: int,
+    world_size: int,
+    hidden_size: int,
+) -> list[Step]:
+    """One epoch's optimizer steps: every protein exactly once, in an order drawn from seed and epoch.
+
+    Without a limit a pass is a rank's whole share; of a step that has outgrown the budget, a usual share.
+    """
+    work_N = work_of(num_tokens_N, hidden_size)
+    steps = []
+    for proteins in compose_steps(num_tokens_N, tokens_per_batch, seed, epoch):
+        in_step = int(num_tokens_N[proteins].sum())
+        usual = in_step if in_step <= tokens_per_batch else tokens_per_batch // world_size
+        shares = deal(proteins, work_N, world_size)
+        passes = (cut_into_passes(share, num_tokens_N, tokens_per_pass or usual) for share in shares)
+        steps.append(Step(proteins, tuple(passes)))
+    return steps
+
+
+def count_steps(num_tokens_N: Integers, budget: int, seed: int, epochs: int) -> int:
+    """Optimizer steps of a whole run; epochs may differ by one, since other proteins share steps."""
+    return sum(len(compose_steps(num_tokens_N, budget, seed, epoch)) for epoch in range(1, epochs + 1))
+
+
+def work_of(num_tokens_N: Integers, hidden_size: int) -> Integers:
+    """Relative work of each protein: linear layers grow with its length, attention with the square.
+
+    Source: FLOPs of a BERT layer, 24 t d^2 + 4 t^2 d for t tokens of width d, divided by 4 d.
+    """
+    return num_tokens_N * (6 * hidden_size + num_tokens_N)
+
+
+def compose_steps(num_tokens_N: Integers, budget: int, seed: int, epoch: int) -> list[Integers]:
+    """Draw the proteins of each optimizer step, at most `budget` tokens where proteins allow."""
+    generator = np.random.default_rng((seed, epoch))
+    order = generator.permutation(len(num_tokens_N))
+    heavy_steps, others = _steps_around_heavy_proteins(order, num_tokens_N, budget)
+    steps = heavy_steps + _Line(others, num_tokens_N).cut_into_steps(budget)
+    return [steps[number] for number in generator.permutation(len(steps))]
+
+
+def _steps_around_heavy_proteins(
+    order: Integers, num_tokens_N: Integers, budget: int
+) -> tuple[list[Integers], Integers]:
+    """Steps for proteins that fit into no usual one, and the order of all proteins that these leave over.
+
+    A budget for several ranks is outgrown by a protein with more work than the share of one: its step takes
+    in others until the shares can be even. A budget for one rank is outgrown by a protein with more tokens,
+    and that one stands alone.
+    """
+    num_ranks = max(1, budget // RANK_TOKENS)
+    work_N = work_of(num_tokens_N, _COMPOSED_FOR)
+    share = int(work_N.sum()) * budget // (int(num_tokens_N.sum()) * num_ranks)
+    is_heavy_N = num_tokens_N > budget
+    if num_ranks > 1:
+        is_heavy_N |= 10 * work_N > 9 * share  # a tenth of room: a usual step may be lighter than the mean
+    heavy, others = order[is_heavy_N[order]], order[~is_heavy_N[order]]
+    heavy = heavy[np.argsort(-num_tokens_N[heavy], kind="stable")]
+    steps = []
+    for first in range(0, len(heavy), num_ranks):
+        group = heavy[first : first + num_ranks]
+        tokens_in_group = num_tokens_N[group].sum()
+        wanted_work = num_ranks * work_N[group[0]] - work_N[group].sum()
+        end = max(
+            _num_to_reach(budget - tokens_in_group, num_tokens_N[others]),
+            _num_to_reach(wanted_work, work_N[others]),
+        )
+        end = min(end, _num_to_reach(MAX_BUDGETS * budget - tokens_in_group, num_tokens_N[others]))
+        steps.append(np.concatenate((group, others[:end])))
+        others = others[end:]
+    return steps, others
+
+
+def _num_to_reach(wanted: int, amounts: Integers) -> int:
+    """How many, from the first on, add up to what is wanted or just above; all of them if too few."""
+    return min(len(amounts), int(np.searchsorted(np.concatenate(([0], np.cumsum(amounts))), wanted)))
+
+
+class _Line:
+    """Proteins in a row that is cut into steps from the front; near a cut some change places to fill it."""
+
+    def __init__(self, order: Integers, num_tokens_N: Integers) -> None:
+        self._order = order.copy()
+        self._tokens = num_tokens_N[order]
+        self._ends = np.cumsum(self._tokens)
+        """Tokens up to and with each protein of the row."""
+
+    def cut_into_steps(self, budget: int) -> list[Integers]:
+        """Cut the row into steps that are filled alike; only the last takes what the others leave."""
+        steps, start = [], 0
+        while start < len(self._order):
+            end = self._end_of_step(start, budget)
+            steps.append(self._order[start:end])
+            start = end
+        return steps
+
+    def _end_of_step(self, start: int, budget: int) -> int:
+        before = int(self._ends[start - 1]) if start else 0
+        left = int(self._ends[-1]) - before
+        if left <= budget:
+            return len(self._order)
+        num_steps = -(-left // int(_BRIM * budget))
+        target = max(left // num_steps, int(_FULL * budget))
+        for _ in range(_MAX_EXCHANGES):
+            end = 1 + int(np.searchsorted(self._ends, before + target))  # the first not below the target
+            self._exchange_one(start, end, before + target, before + budget)
+            used = int(self._ends[end - 1]) - before
+            if _NEAR * target <= used <= budget:
+                return end
+        return max(start + 1, int(np.searchsorted(self._ends, before + budget, side="right")))
+
+    def _exchange_one(self, start: int, end: int, target: int, most: int) -> None:
+        """Let a protein of the step change places with one behind, if that ends it nearer to the target."""
+        first = max(start, end - _LOOK_BEHIND)
+        inside_I, behind_J = self._tokens[first:end], self._tokens[end : end + _LOOK_AHEAD]
+
+        def miss(ends: Integers) -> Integers:
+            return np.where(ends <= most, abs(ends - target), most)
+
+        now = self._ends[end - 1]
+        miss_IJ = miss(now - inside_I[:, None] + behind_J)
+        if not miss_IJ.size or miss_IJ.min() >= miss(now):
+            return
+        inside, behind = np.unravel_index(miss_IJ.argmin(), miss_IJ.shape)
+        pair = [first + inside, end + behind]
+        self._ends[slice(*pair)] += self._tokens[pair[1]] - self._tokens[pair[0]]
+        self._order[pair], self._tokens[pair] = self._order[pair[::-1]], self._tokens[pair[::-1]]
+
+
+def deal(proteins: Integers, work_N: Integers, num_shares: int) -> list[Integers]:
+    """Share a step's proteins among ranks so that all end together; a rank may get none.
+
+    Longest first, each to the rank with the least work so far; then exchanges, until no rank has 1/1000 more
+    work than another or no exchange helps. Each share is sorted, longest first.
+    """
+    proteins = proteins[np.argsort(-work_N[proteins], kind="stable")]
+    work_B = work_N[proteins]
+    share_B = np.zeros(len(proteins), np.int64)
+    loads = [(0, share) for share in range(num_shares)]
+    for place, work in enumerate(work_B.tolist()):
+        load, share_B[place] = loads[0]
+        heapq.heapreplace(loads, (load + work, int(share_B[place])))
+    for _ in range(_MAX_EXCHANGES * num_shares):
+        if not _even_out(share_B, work_B, num_shares):
+            break
+    return [proteins[share_B == share] for share in range(num_shares)]
+
+
+def _even_out(share_B: Integers, work_B: Integers, num_shares: int) -> bool:
+    """Let the most loaded rank give a protein to the least loaded, or exchange one; False if none helps."""
+    load_W = np.bincount(share_B, work_B, num_shares)  # in float64, exact: far below 2**53
+    most, least = load_W.argmax(), load_W.argmin()
+    gap = load_W[most] - load_W[least]
+    if gap * _EVEN <= load_W[most]:
+        return False
+    gives_I, takes_J = np.flatnonzero(share_B == most), np.flatnonzero(share_B == least)
+    moved_IJ = work_B[gives_I][:, None] - np.append(work_B[takes_J], 0)  # the last: nothing in return
+    new_gap_IJ = abs(gap - 2 * moved_IJ)
+    given, taken = np.unravel_index(new_gap_IJ.argmin(), new_gap_IJ.shape)
+    if new_gap_IJ[given, taken] >= gap:
+        return False
+    share_B[gives_I[given]] = least
+    share_B[takes_J[taken : taken + 1]] = most
+    return True
+
+
+def cut_into_passes(share: Integers, num_tokens_N: Integers, limit: int) -> tuple[Integers, ...]:
+    """Cut a rank's share, longest first, into as few passes of at most `limit` tokens as a greedy fill needs.
+
+    The passes are of about equal size, since a small one leaves a GPU idle.
+    """
+    tokens_B = num_tokens_N[share]
+    if tokens_B.sum() <= limit:
+        return (share,) if len(share) else ()
+    num_passes = len(fill_batches(share, num_tokens_N, limit))
+    # A pass ends where the next protein does not fit: room for one more makes no more passes than these.
+    even = int(tokens_B.sum() // num_passes + tokens_B.max())
+    return tuple(fill_batches(share, num_tokens_N, min(limit, even)))
 
 
 def fill_batches(order: Integers, num_tokens_N: Integers, budget: int) -> list[Integers]:
@@ -30,36 +245,3 @@ def fill_batches(order: Integers, num_tokens_N: Integers, budget: int) -> list[I
         batches.append(order[start:end])
         start = end
     return batches
-
-
-def epoch_batches(num_tokens_N: Integers, budget: int, seed: int, epoch: int) -> list[Integers]:
-    """One epoch's optimizer steps: every protein exactly once, in an order drawn from (seed, epoch)."""
-    order = np.random.default_rng((seed, epoch)).permutation(len(num_tokens_N))
-    return fill_batches(order, num_tokens_N, budget)
-
-
-def count_steps(num_tokens_N: Integers, budget: int, seed: int, epochs: int) -> int:
-    """Optimizer steps of a whole run; epochs differ by a few, since other proteins share batches."""
-    return sum(len(epoch_batches(num_tokens_N, budget, seed, epoch)) for epoch in range(1, epochs + 1))
-
-
-def work_of(num_tokens_N: Integers, hidden_size: int) -> Floats:
-    """Relative work of each protein: linear layers grow with its length, attention with the square.
-
-    Source: FLOPs of a BERT layer, 24 t d^2 + 4 t^2 d for t tokens of width d.
-    """
-    return num_tokens_N * (1 + num_tokens_N / (6 * hidden_size))
-
-
-def deal(batch: Integers, work_N: Floats, world_size: int) -> list[Integers]:
-    """Share one step's proteins among ranks so that all end together; a rank may get none.
-
-    Longest first, each to the rank with the least work so far. Each share is sorted, longest first.
-    """
-    shares: list[list[int]] = [[] for _ in range(world_size)]
-    load = [(0.0, rank) for rank in range(world_size)]
-    for protein in batch[np.argsort(-work_N[batch], kind="stable")]:
-        least, rank = heapq.heappop(load)
-        shares[rank].append(int(protein))
-        heapq.heappush(load, (least + float(work_N[protein]), rank))
-    return [np.array(share, np.int64) for share in shares]
