@@ -21,6 +21,8 @@ from prottune.training.settings import TrainConfig
         ("weight_decay", -1.0, "expected at least 0"),
         ("patience", -1, "expected at least 0"),
         ("tokens_per_batch", 63, "expected at least 64"),
+        ("tokens_per_pass", 63, "expected 0 or at least 64"),
+        ("tokens_per_pass", -1, "expected 0 or at least 64"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused_with_its_value(

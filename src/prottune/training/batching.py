@@ -12,6 +12,7 @@ N proteins of a split.
 from __future__ import annotations
 
 import heapq
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +23,10 @@ Integers = npt.NDArray[np.int64]
 RANK_TOKENS = 16_384
 """Tokens that keep a GPU busy; for each so many in the budget, one rank is to get an even share of a step."""
 MAX_BUDGETS = 4
-"""A step that grows around a very long protein, so that no rank waits for it, grows to so many budgets."""
+"""A step that grows around a very long protein, so that no rank waits for it, takes at most so many."""
 
 _FULL, _BRIM = 0.98, 0.995
-"""Least and most share of the budget that a step aims at; in between, all steps of an epoch are alike."""
+"""Least and most of the budget that steps are planned to fill; in between, all of an epoch are alike."""
 _COMPOSED_FOR = 1024
 """Width of ProtBERT. Steps are composed for it, so that they do not depend on the model; dealing is exact."""
 _LOOK_BEHIND, _LOOK_AHEAD = 16, 128
@@ -34,8 +35,10 @@ _NEAR = 0.99
 """A step is full when it reaches so much of its aim."""
 _MAX_EXCHANGES = 8
 """Tries to fill a step; and to even out its shares, for each of them."""
-_EVEN = 1000
-"""A step is dealt evenly when the most loaded rank has at most 1/1000 more than the least."""
+_NUM_SHORT = 8
+"""Proteins of a rank's share, its shortest, that may be exchanged for those of another."""
+_EVEN = 500
+"""A step is dealt evenly when the most loaded rank has at most one in so many more than the least."""
 
 
 @dataclass(frozen=True)
@@ -143,20 +146,21 @@ class _Line:
 
     def cut_into_steps(self, budget: int) -> list[Integers]:
         """Cut the row into steps that are filled alike; only the last takes what the others leave."""
-        steps, start = [], 0
+        steps: list[Integers] = []
+        start = 0
+        num_steps = -(-int(self._tokens.sum()) // int(_BRIM * budget))
         while start < len(self._order):
-            end = self._end_of_step(start, budget)
+            end = self._end_of_step(start, budget, num_steps - len(steps))
             steps.append(self._order[start:end])
             start = end
         return steps
 
-    def _end_of_step(self, start: int, budget: int) -> int:
+    def _end_of_step(self, start: int, budget: int, num_left: int) -> int:
         before = int(self._ends[start - 1]) if start else 0
         left = int(self._ends[-1]) - before
         if left <= budget:
             return len(self._order)
-        num_steps = -(-left // int(_BRIM * budget))
-        target = max(left // num_steps, int(_FULL * budget))
+        target = min(max(left // max(num_left, 1), int(_FULL * budget)), budget)
         for _ in range(_MAX_EXCHANGES):
             end = 1 + int(np.searchsorted(self._ends, before + target))  # the first not below the target
             self._exchange_one(start, end, before + target, before + budget)
@@ -184,10 +188,10 @@ class _Line:
 
 
 def deal(proteins: Integers, work_N: Integers, num_shares: int) -> list[Integers]:
-    """Share a step's proteins among ranks so that all end together; a rank may get none.
+    """Share a step's proteins among ranks so that all have as much work; a rank may get none.
 
-    Longest first, each to the rank with the least work so far; then exchanges, until no rank has 1/1000 more
-    work than another or no exchange helps. Each share is sorted, longest first.
+    Longest first, each to the rank with the least work so far; then exchanges, until no rank has 0.2 % more
+    than another or no exchange helps. Each share is sorted, longest first.
     """
     proteins = proteins[np.argsort(-work_N[proteins], kind="stable")]
     work_B = work_N[proteins]
@@ -203,35 +207,46 @@ def deal(proteins: Integers, work_N: Integers, num_shares: int) -> list[Integers
 
 
 def _even_out(share_B: Integers, work_B: Integers, num_shares: int) -> bool:
-    """Let the most loaded rank give a protein to the least loaded, or exchange one; False if none helps."""
-    load_W = np.bincount(share_B, work_B, num_shares)  # in float64, exact: far below 2**53
-    most, least = load_W.argmax(), load_W.argmin()
+    """Let the most and the least loaded rank exchange up to two proteins each; False if nothing helps."""
+    load_W = np.bincount(share_B, work_B, num_shares).astype(np.int64)  # in float64, exact: far below 2**53
+    most, least = int(load_W.argmax()), int(load_W.argmin())
     gap = load_W[most] - load_W[least]
     if gap * _EVEN <= load_W[most]:
         return False
-    gives_I, takes_J = np.flatnonzero(share_B == most), np.flatnonzero(share_B == least)
-    moved_IJ = work_B[gives_I][:, None] - np.append(work_B[takes_J], 0)  # the last: nothing in return
-    new_gap_IJ = abs(gap - 2 * moved_IJ)
-    given, taken = np.unravel_index(new_gap_IJ.argmin(), new_gap_IJ.shape)
-    if new_gap_IJ[given, taken] >= gap:
+    given, taken = _pairs_of_short(share_B == most), _pairs_of_short(share_B == least)
+    work_B = np.append(work_B, 0)
+    new_gap = abs(gap - 2 * (work_B[given].sum(axis=0)[:, None] - work_B[taken].sum(axis=0)))
+    give, take = np.unravel_index(new_gap.argmin(), new_gap.shape)
+    if new_gap[give, take] >= gap:
         return False
-    share_B[gives_I[given]] = least
-    share_B[takes_J[taken : taken + 1]] = most
+    for pair, share in ((given[:, give], least), (taken[:, take], most)):
+        share_B[pair[pair < len(share_B)]] = share
     return True
 
 
-def cut_into_passes(share: Integers, num_tokens_N: Integers, limit: int) -> tuple[Integers, ...]:
-    """Cut a rank's share, longest first, into as few passes of at most `limit` tokens as a greedy fill needs.
+def _pairs_of_short(is_in_share_B: npt.NDArray[np.bool_]) -> Integers:
+    """Places of all pairs [2, number of pairs] of a share's shortest proteins; B stands for no protein."""
+    nobody = len(is_in_share_B)
+    places = np.append(np.flatnonzero(is_in_share_B)[-_NUM_SHORT:], [nobody, nobody])
+    return np.array([*itertools.combinations(places.tolist(), 2)]).T
 
-    The passes are of about equal size, since a small one leaves a GPU idle.
+
+def cut_into_passes(share: Integers, num_tokens_N: Integers, limit: int) -> tuple[Integers, ...]:
+    """Cut a rank's share into few passes of at most `limit` tokens each; a longer protein goes alone.
+
+    Passes are of about equal size, since a small one leaves a GPU idle; each is sorted, longest first.
     """
     tokens_B = num_tokens_N[share]
     if tokens_B.sum() <= limit:
         return (share,) if len(share) else ()
-    num_passes = len(fill_batches(share, num_tokens_N, limit))
-    # A pass ends where the next protein does not fit: room for one more makes no more passes than these.
-    even = int(tokens_B.sum() // num_passes + tokens_B.max())
-    return tuple(fill_batches(share, num_tokens_N, min(limit, even)))
+    fits_B = tokens_B <= limit
+    alone, others = share[~fits_B], share[fits_B]
+    num_passes = -(-int(tokens_B[fits_B].sum()) // limit)
+    while True:
+        passes = deal(others, num_tokens_N, num_passes)
+        if all(num_tokens_N[proteins].sum() <= limit for proteins in passes):
+            return (*alone.reshape(-1, 1), *passes)
+        num_passes += 1
 
 
 def fill_batches(order: Integers, num_tokens_N: Integers, budget: int) -> list[Integers]:

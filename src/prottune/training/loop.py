@@ -25,8 +25,8 @@ from prottune.training.batching import (
     Integers,
     Step,
     count_steps,
-    cut_into_passes,
     deal,
+    fill_batches,
     plan_epoch,
     work_of,
 )
@@ -263,7 +263,7 @@ class Loop:
         work_N = work_of(num_tokens_N, self._model.config.hidden_size)
         mine = deal(np.arange(len(num_tokens_N)), work_N, ranks.world_size)[ranks.rank]
         limit = config.tokens_per_pass or config.tokens_per_batch // ranks.world_size
-        return cut_into_passes(mine, num_tokens_N, limit)
+        return fill_batches(mine, num_tokens_N, limit)
 
 
 def _on_host(model: nn.Module) -> dict[str, Tensor]:
