@@ -30,7 +30,8 @@ from transformers.trainer_pt_utils import BatchRebalanceSampler, get_length_grou
 
 from prottune.alphabet import NUM_SPECIAL_TOKENS
 from prottune.fasta import read_fasta
-from prottune.training.batching import RANK_TOKENS, Integers, plan_epoch, work_of
+from prottune.training.batching import RANK_TOKENS, Integers, work_of
+from prottune.training.dealing import plan_epoch
 
 PROTBERT_WIDTH = 1024
 """The cost of attention depends on it."""

@@ -18,7 +18,8 @@ from prottune.model.classifier import LocationModel
 from prottune.model.folder import load_model
 from prottune.model.packed import PackedBatch
 from prottune.records import Split
-from prottune.training.batching import Step, compose_steps, plan_epoch
+from prottune.training.batching import compose_steps
+from prottune.training.dealing import Step, plan_epoch
 from prottune.training.examples import Examples, read_examples
 from prottune.training.history import HistoryWriter
 from prottune.training.loop import Loop, Outcome

@@ -1,19 +1,16 @@
-"""Which proteins each rank reads in each optimizer step: the plan of an epoch, which every rank makes alone.
+"""Which proteins make up each optimizer step: the global batches of an epoch, drawn from seed and epoch.
 
-First the steps are composed: which proteins make up each global batch. That knows nothing of ranks, so one
-process and eight take the same steps. Then each step is dealt to the ranks so that all end together, and a
-rank's share is cut into passes, what a process puts through the model at a time. Nothing is padded, so a
-batch needs no like lengths to be fast, and its proteins are drawn at random. Whatever decides is a whole
-number, so that unlike machines make the same plan.
+Nothing here knows of ranks, so one process and eight take the same steps (who reads what of a step: see
+`dealing`), and every epoch has as many. Nothing is padded, so a batch needs no like lengths to be fast, and
+its proteins are drawn at random. What decides is a whole number, so that unlike machines draw the same.
 
 N proteins of a split.
 """
 
 from __future__ import annotations
 
-import heapq
+import bisect
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,60 +22,44 @@ RANK_TOKENS = 16_384
 MAX_BUDGETS = 4
 """A step that grows around a very long protein, so that no rank waits for it, takes at most so many."""
 
-_FULL, _BRIM = 0.98, 0.995
-"""Least and most of the budget that steps are planned to fill; in between, all of an epoch are alike."""
-_COMPOSED_FOR = 1024
-"""Width of ProtBERT. Steps are composed for it, so that they do not depend on the model; dealing is exact."""
+_FULL = 0.97
+"""Share of the budget that fills a step."""
+_LEAST_AIM, _MOST_AIM = 0.972, 0.99
+"""Shares of the budget that steps aim at; in between, all steps of an epoch are alike."""
+_NEAR = 0.995
+"""A step is full when it holds so much of its aim, and of the budget _FULL."""
 _LOOK_BEHIND, _LOOK_AHEAD = 16, 128
 """How far from the end of a step two proteins may be to change places, one inside and one behind it."""
-_NEAR = 0.99
-"""A step is full when it reaches so much of its aim."""
 _MAX_EXCHANGES = 8
-"""Tries to fill a step; and to even out its shares, for each of them."""
-_NUM_SHORT = 8
-"""Proteins of a rank's share, its shortest, that may be exchanged for those of another."""
-_EVEN = 500
-"""A step is dealt evenly when the most loaded rank has at most one in so many more than the least."""
+_MAX_DRAWS = 8
+_WIDTH = 1024
+"""ProtBERT's. Steps are composed for it, so that they do not depend on the model; dealing knows its width."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One optimizer step."""
-
-    proteins: Integers
-    """The global batch, whatever the number of ranks."""
-    passes: tuple[tuple[Integers, ...], ...]
-    """For each rank, what it puts through the model one after the other; a rank may get nothing."""
+def count_steps(num_tokens_N: Integers, budget: int, epochs: int) -> int:
+    """Optimizer steps of a whole run: every epoch has as many."""
+    heavy, others = _heavy_and_others(num_tokens_N, budget)
+    return epochs * (len(heavy) + _num_usual_steps(heavy, num_tokens_N[others], budget))
 
 
-def plan_epoch(
-    num_tokens_N: Integers,
-    *,
-    tokens_per_batch: int,
-    tokens_per_pass: int,
-    seed: int,
-    epoch: int,
-    world_size: int,
-    hidden_size: int,
-) -> list[Step]:
-    """One epoch's optimizer steps: every protein exactly once, in an order drawn from seed and epoch.
+def compose_steps(num_tokens_N: Integers, budget: int, seed: int, epoch: int) -> list[Integers]:
+    """Draw the proteins of each optimizer step: every protein once, at most `budget` tokens a step.
 
-    Without a limit a pass is a rank's whole share; of a step that has outgrown the budget, a usual share.
+    More tokens has only a step with a protein that outgrows a usual one: see `_heavy_and_others`.
     """
-    work_N = work_of(num_tokens_N, hidden_size)
-    steps = []
-    for proteins in compose_steps(num_tokens_N, tokens_per_batch, seed, epoch):
-        in_step = int(num_tokens_N[proteins].sum())
-        usual = in_step if in_step <= tokens_per_batch else tokens_per_batch // world_size
-        shares = deal(proteins, work_N, world_size)
-        passes = (cut_into_passes(share, num_tokens_N, tokens_per_pass or usual) for share in shares)
-        steps.append(Step(proteins, tuple(passes)))
-    return steps
-
-
-def count_steps(num_tokens_N: Integers, budget: int, seed: int, epochs: int) -> int:
-    """Optimizer steps of a whole run; epochs may differ by one, since other proteins share steps."""
-    return sum(len(compose_steps(num_tokens_N, budget, seed, epoch)) for epoch in range(1, epochs + 1))
+    generator = np.random.default_rng((seed, epoch))
+    heavy, others = _heavy_and_others(num_tokens_N, budget)
+    num_usual = _num_usual_steps(heavy, num_tokens_N[others], budget)
+    for _ in range(_MAX_DRAWS):
+        line = generator.permutation(others)
+        grown, line = _take_in(heavy, line, num_tokens_N)
+        usual = _Line(line, num_tokens_N).cut_into_steps(num_usual, budget)
+        if all(0 < num_tokens_N[proteins].sum() <= budget for proteins in usual):
+            break
+    else:  # few proteins or awkward lengths: no order fits into so many steps
+        usual = _join_or_halve(_best_fit(line, num_tokens_N, budget), num_usual)
+    steps = grown + usual
+    return [steps[number] for number in generator.permutation(len(steps))]
 
 
 def work_of(num_tokens_N: Integers, hidden_size: int) -> Integers:
@@ -89,50 +70,94 @@ def work_of(num_tokens_N: Integers, hidden_size: int) -> Integers:
     return num_tokens_N * (6 * hidden_size + num_tokens_N)
 
 
-def compose_steps(num_tokens_N: Integers, budget: int, seed: int, epoch: int) -> list[Integers]:
-    """Draw the proteins of each optimizer step, at most `budget` tokens where proteins allow."""
-    generator = np.random.default_rng((seed, epoch))
-    order = generator.permutation(len(num_tokens_N))
-    heavy_steps, others = _steps_around_heavy_proteins(order, num_tokens_N, budget)
-    steps = heavy_steps + _Line(others, num_tokens_N).cut_into_steps(budget)
-    return [steps[number] for number in generator.permutation(len(steps))]
+def fill_batches(order: Integers, num_tokens_N: Integers, budget: int) -> list[Integers]:
+    """Cut an order of proteins into batches of at most `budget` tokens; a longer protein stands alone."""
+    end_of = np.cumsum(num_tokens_N[order])
+    batches, start = [], 0
+    while start < len(order):
+        used_before = int(end_of[start - 1]) if start else 0
+        end = int(np.searchsorted(end_of, used_before + budget, side="right"))
+        end = max(end, start + 1)
+        batches.append(order[start:end])
+        start = end
+    return batches
 
 
-def _steps_around_heavy_proteins(
-    order: Integers, num_tokens_N: Integers, budget: int
-) -> tuple[list[Integers], Integers]:
-    """Steps for proteins that fit into no usual one, and the order of all proteins that these leave over.
+def _heavy_and_others(num_tokens_N: Integers, budget: int) -> tuple[list[tuple[Integers, int]], Integers]:
+    """Find the proteins that outgrow a usual step, with the tokens of others to add to them, and the others.
 
-    A budget for several ranks is outgrown by a protein with more work than the share of one: its step takes
-    in others until the shares can be even. A budget for one rank is outgrown by a protein with more tokens,
-    and that one stands alone.
+    A budget for one rank is outgrown by more tokens; such a protein stands alone. A budget for several is
+    outgrown by more work than an even share: its step takes in others until the shares can be even.
     """
     num_ranks = max(1, budget // RANK_TOKENS)
-    work_N = work_of(num_tokens_N, _COMPOSED_FOR)
-    share = int(work_N.sum()) * budget // (int(num_tokens_N.sum()) * num_ranks)
+    work_N = work_of(num_tokens_N, _WIDTH)
+    work, tokens = int(work_N.sum()), int(num_tokens_N.sum())
     is_heavy_N = num_tokens_N > budget
-    if num_ranks > 1:
-        is_heavy_N |= 10 * work_N > 9 * share  # a tenth of room: a usual step may be lighter than the mean
-    heavy, others = order[is_heavy_N[order]], order[~is_heavy_N[order]]
+    if num_ranks > 1:  # with a tenth to spare, since a step may be lighter than the mean
+        is_heavy_N |= 10 * num_ranks * work_N > 9 * (work * budget // tokens)
+    heavy, others = np.flatnonzero(is_heavy_N), np.flatnonzero(~is_heavy_N)
     heavy = heavy[np.argsort(-num_tokens_N[heavy], kind="stable")]
+    found = []
+    for group in (heavy[first : first + num_ranks] for first in range(0, len(heavy), num_ranks)):
+        tokens_in = int(num_tokens_N[group].sum())
+        missing = num_ranks * int(work_N[group[0]]) - int(work_N[group].sum())
+        wanted = max(budget, tokens_in + 11 * missing * tokens // (10 * work))  # again a tenth to spare
+        found.append((group, max(0, min(wanted, MAX_BUDGETS * budget) - tokens_in)))
+    if 2 * sum(room for _, room in found) > num_tokens_N[others].sum():
+        found = [(group, 0) for group, _ in found]  # too few others to take in
+    return found, others
+
+
+def _take_in(
+    heavy: list[tuple[Integers, int]], line: Integers, num_tokens_N: Integers
+) -> tuple[list[Integers], Integers]:
+    """The steps of the heavy proteins with those of the line that they take in, and the rest of the line."""
     steps = []
-    for first in range(0, len(heavy), num_ranks):
-        group = heavy[first : first + num_ranks]
-        tokens_in_group = num_tokens_N[group].sum()
-        wanted_work = num_ranks * work_N[group[0]] - work_N[group].sum()
-        end = max(
-            _num_to_reach(budget - tokens_in_group, num_tokens_N[others]),
-            _num_to_reach(wanted_work, work_N[others]),
-        )
-        end = min(end, _num_to_reach(MAX_BUDGETS * budget - tokens_in_group, num_tokens_N[others]))
-        steps.append(np.concatenate((group, others[:end])))
-        others = others[end:]
-    return steps, others
+    for group, room in heavy:
+        end = int(np.searchsorted(np.cumsum(num_tokens_N[line]), room, side="right"))
+        steps.append(np.concatenate((group, line[:end])))
+        line = line[end:]
+    return steps, line
 
 
-def _num_to_reach(wanted: int, amounts: Integers) -> int:
-    """How many, from the first on, add up to what is wanted or just above; all of them if too few."""
-    return min(len(amounts), int(np.searchsorted(np.concatenate(([0], np.cumsum(amounts))), wanted)))
+def _num_usual_steps(heavy: list[tuple[Integers, int]], tokens_N: Integers, budget: int) -> int:
+    """How many steps the others need, of these lengths, less what heavy proteins take in; of no order."""
+    taken = sum(room for _, room in heavy)
+    left = int(tokens_N.sum()) - taken
+    if left <= budget:
+        return min(left, 1)
+    # The fewer proteins a step holds, the harder it is to fill: a sixteenth of a protein is left for that.
+    num_aimed = -(-left // (int(_MOST_AIM * budget) - int(tokens_N.sum()) // (16 * len(tokens_N))))
+    num_fitting = len(_best_fit(np.arange(len(tokens_N)), tokens_N, budget)) - taken // budget
+    return max(min(num_aimed, len(tokens_N)), num_fitting)
+
+
+def _best_fit(proteins: Integers, num_tokens_N: Integers, budget: int) -> list[Integers]:
+    """Pack proteins into few steps: the longest first, each into the fullest step with room for it."""
+    proteins = proteins[np.argsort(-num_tokens_N[proteins], kind="stable")]
+    steps: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []
+    """Of each step, in order: tokens that still fit, and its number."""
+    for protein, tokens in zip(proteins.tolist(), num_tokens_N[proteins].tolist(), strict=True):
+        place = bisect.bisect_left(rooms, (tokens, 0))
+        if place == len(rooms):
+            rooms.append((budget, len(steps)))
+            steps.append([])
+        room, step = rooms.pop(place)
+        steps[step].append(protein)
+        bisect.insort(rooms, (room - tokens, step))
+    return [np.array(step) for step in steps]
+
+
+def _join_or_halve(steps: list[Integers], num_steps: int) -> list[Integers]:
+    """Join the steps with the fewest proteins, or cut those with the most in two, until there are so many."""
+    while len(steps) != num_steps:
+        steps = sorted(steps, key=len)
+        if len(steps) > num_steps:
+            steps = [np.concatenate(steps[:2]), *steps[2:]]
+        else:
+            steps = [*steps[:-1], steps[-1][::2], steps[-1][1::2]]
+    return steps
 
 
 class _Line:
@@ -144,28 +169,24 @@ class _Line:
         self._ends = np.cumsum(self._tokens)
         """Tokens up to and with each protein of the row."""
 
-    def cut_into_steps(self, budget: int) -> list[Integers]:
-        """Cut the row into steps that are filled alike; only the last takes what the others leave."""
-        steps: list[Integers] = []
-        start = 0
-        num_steps = -(-int(self._tokens.sum()) // int(_BRIM * budget))
-        while start < len(self._order):
-            end = self._end_of_step(start, budget, num_steps - len(steps))
-            steps.append(self._order[start:end])
-            start = end
-        return steps
+    def cut_into_steps(self, num_steps: int, budget: int) -> list[Integers]:
+        """Cut the row into so many steps, filled alike as far as may be; the last takes what is left."""
+        cuts = [0]
+        for number in range(1, num_steps):
+            cuts.append(self._end_of_step(cuts[-1], num_steps - number + 1, budget))
+        return [self._order[start:end] for start, end in itertools.pairwise([*cuts, len(self._order)])]
 
-    def _end_of_step(self, start: int, budget: int, num_left: int) -> int:
+    def _end_of_step(self, start: int, num_left: int, budget: int) -> int:
         before = int(self._ends[start - 1]) if start else 0
-        left = int(self._ends[-1]) - before
-        if left <= budget:
-            return len(self._order)
-        target = min(max(left // max(num_left, 1), int(_FULL * budget)), budget)
+        even = (int(self._ends[-1]) - before) // num_left
+        target = min(max(even, int(_LEAST_AIM * budget)), budget)
         for _ in range(_MAX_EXCHANGES):
             end = 1 + int(np.searchsorted(self._ends, before + target))  # the first not below the target
+            if end > len(self._ends):
+                return len(self._ends)
             self._exchange_one(start, end, before + target, before + budget)
             used = int(self._ends[end - 1]) - before
-            if _NEAR * target <= used <= budget:
+            if max(_FULL * budget, _NEAR * target) <= used <= budget:
                 return end
         return max(start + 1, int(np.searchsorted(self._ends, before + budget, side="right")))
 
@@ -185,78 +206,3 @@ class _Line:
         pair = [first + inside, end + behind]
         self._ends[slice(*pair)] += self._tokens[pair[1]] - self._tokens[pair[0]]
         self._order[pair], self._tokens[pair] = self._order[pair[::-1]], self._tokens[pair[::-1]]
-
-
-def deal(proteins: Integers, work_N: Integers, num_shares: int) -> list[Integers]:
-    """Share a step's proteins among ranks so that all have as much work; a rank may get none.
-
-    Longest first, each to the rank with the least work so far; then exchanges, until no rank has 0.2 % more
-    than another or no exchange helps. Each share is sorted, longest first.
-    """
-    proteins = proteins[np.argsort(-work_N[proteins], kind="stable")]
-    work_B = work_N[proteins]
-    share_B = np.zeros(len(proteins), np.int64)
-    loads = [(0, share) for share in range(num_shares)]
-    for place, work in enumerate(work_B.tolist()):
-        load, share_B[place] = loads[0]
-        heapq.heapreplace(loads, (load + work, int(share_B[place])))
-    for _ in range(_MAX_EXCHANGES * num_shares):
-        if not _even_out(share_B, work_B, num_shares):
-            break
-    return [proteins[share_B == share] for share in range(num_shares)]
-
-
-def _even_out(share_B: Integers, work_B: Integers, num_shares: int) -> bool:
-    """Let the most and the least loaded rank exchange up to two proteins each; False if nothing helps."""
-    load_W = np.bincount(share_B, work_B, num_shares).astype(np.int64)  # in float64, exact: far below 2**53
-    most, least = int(load_W.argmax()), int(load_W.argmin())
-    gap = load_W[most] - load_W[least]
-    if gap * _EVEN <= load_W[most]:
-        return False
-    given, taken = _pairs_of_short(share_B == most), _pairs_of_short(share_B == least)
-    work_B = np.append(work_B, 0)
-    new_gap = abs(gap - 2 * (work_B[given].sum(axis=0)[:, None] - work_B[taken].sum(axis=0)))
-    give, take = np.unravel_index(new_gap.argmin(), new_gap.shape)
-    if new_gap[give, take] >= gap:
-        return False
-    for pair, share in ((given[:, give], least), (taken[:, take], most)):
-        share_B[pair[pair < len(share_B)]] = share
-    return True
-
-
-def _pairs_of_short(is_in_share_B: npt.NDArray[np.bool_]) -> Integers:
-    """Places of all pairs [2, number of pairs] of a share's shortest proteins; B stands for no protein."""
-    nobody = len(is_in_share_B)
-    places = np.append(np.flatnonzero(is_in_share_B)[-_NUM_SHORT:], [nobody, nobody])
-    return np.array([*itertools.combinations(places.tolist(), 2)]).T
-
-
-def cut_into_passes(share: Integers, num_tokens_N: Integers, limit: int) -> tuple[Integers, ...]:
-    """Cut a rank's share into few passes of at most `limit` tokens each; a longer protein goes alone.
-
-    Passes are of about equal size, since a small one leaves a GPU idle; each is sorted, longest first.
-    """
-    tokens_B = num_tokens_N[share]
-    if tokens_B.sum() <= limit:
-        return (share,) if len(share) else ()
-    fits_B = tokens_B <= limit
-    alone, others = share[~fits_B], share[fits_B]
-    num_passes = -(-int(tokens_B[fits_B].sum()) // limit)
-    while True:
-        passes = deal(others, num_tokens_N, num_passes)
-        if all(num_tokens_N[proteins].sum() <= limit for proteins in passes):
-            return (*alone.reshape(-1, 1), *passes)
-        num_passes += 1
-
-
-def fill_batches(order: Integers, num_tokens_N: Integers, budget: int) -> list[Integers]:
-    """Cut an order of proteins into batches of at most `budget` tokens; a longer protein stands alone."""
-    end_of = np.cumsum(num_tokens_N[order])
-    batches, start = [], 0
-    while start < len(order):
-        used_before = int(end_of[start - 1]) if start else 0
-        end = int(np.searchsorted(end_of, used_before + budget, side="right"))
-        end = max(end, start + 1)
-        batches.append(order[start:end])
-        start = end
-    return batches

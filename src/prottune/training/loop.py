@@ -21,15 +21,8 @@ from torch import Tensor, nn
 from prottune.errors import DivergedError
 from prottune.model.classifier import LocationModel
 from prottune.model.packed import PackedBatch
-from prottune.training.batching import (
-    Integers,
-    Step,
-    count_steps,
-    deal,
-    fill_batches,
-    plan_epoch,
-    work_of,
-)
+from prottune.training.batching import Integers, count_steps, fill_batches, work_of
+from prottune.training.dealing import Step, deal, plan_epoch
 from prottune.training.examples import Examples
 from prottune.training.history import HistoryWriter
 from prottune.training.optimization import class_weights, make_optimizer, rate_factor, set_rates
@@ -99,7 +92,7 @@ class Loop:
         self._optimizer = make_optimizer(self._model, config)
         weights_C = class_weights(config.class_weights, train.labels_N, model.config.num_labels)
         self._weights_N = weights_C[train.labels_N]
-        self._num_steps = count_steps(train.num_tokens_N, config.tokens_per_batch, config.seed, config.epochs)
+        self._num_steps = count_steps(train.num_tokens_N, config.tokens_per_batch, config.epochs)
         self._step = 0
         self._pace = _Pace()
         self._outcome = Outcome(Best(), 0, 0, 0, 0.0)
