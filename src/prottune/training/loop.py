@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +23,8 @@ from prottune.model.calibration import calibrated_loss
 from prottune.model.classifier import LocationModel
 from prottune.model.packed import row_step_for
 from prottune.training.adaptation import rest_frozen_parts, trained_weights
-from prottune.training.batching import Integers, count_steps, deal, epoch_batches, fill_batches, work_of
+from prottune.training.batching import Integers, count_steps, fill_batches, work_of
+from prottune.training.dealing import Step, deal, plan_epoch
 from prottune.training.examples import Examples
 from prottune.training.history import HistoryWriter
 from prottune.training.optimization import class_weights, make_optimizer, rate_factor, set_rates
@@ -96,8 +98,7 @@ class Loop:
         self._optimizer = make_optimizer(self._model, config)
         weights_C = class_weights(config.class_weights, train.labels_N, model.config.num_labels)
         self._weights_N = weights_C[train.labels_N]
-        self._work_N = work_of(train.num_tokens_N, model.config.hidden_size)
-        self._num_steps = count_steps(train.num_tokens_N, config.tokens_per_batch, config.seed, config.epochs)
+        self._num_steps = count_steps(train.num_tokens_N, config.tokens_per_batch, config.epochs)
         self._step = 0
         self._pace = _Pace()
         self._outcome = Outcome(Best(), 0, 0, 0, 0.0)
@@ -124,35 +125,57 @@ class Loop:
         rest_frozen_parts(self._model, config)
         started = time.perf_counter()
         self._pace = _Pace()
-        batches = epoch_batches(self._train.num_tokens_N, config.tokens_per_batch, config.seed, epoch)
         point_every = max(1, self._num_steps // _MAX_POINTS)
-        for batch in batches:
+        for step in self._plan(epoch):
             factor = rate_factor(self._step, self._num_steps, config.warmup_share)
             set_rates(self._optimizer, factor)
-            loss = self._learn(batch)
+            loss = self._learn(step)
             self._step += 1
-            self._count(batch, loss)
+            self._count(step.proteins, loss)
             if self._step % point_every == 0:
                 self._write_point(config.learning_rate * factor)
         self._outcome.training_seconds += time.perf_counter() - started
 
-    def _learn(self, batch: Integers) -> float:
+    def _plan(self, epoch: int) -> list[Step]:
+        return plan_epoch(
+            self._train.num_tokens_N,
+            tokens_per_batch=self._config.tokens_per_batch,
+            tokens_per_pass=self._config.tokens_per_pass,
+            seed=self._config.seed,
+            epoch=epoch,
+            world_size=self._ranks.world_size,
+            hidden_size=self._model.config.hidden_size,
+        )
+
+    def _learn(self, step: Step) -> float:
         """Take one optimizer step on a global batch and return its loss, the mean over its proteins."""
         ranks = self._ranks
-        mine = deal(batch, self._work_N, ranks.world_size)[ranks.rank]
-        total_weight = self._weights_N[batch].sum()
+        total_weight = self._weights_N[step.proteins].sum()
         self._optimizer.zero_grad()
-        if len(mine):
-            loss = self._summed_loss(mine, self._weights_N[mine]) / total_weight
-        else:  # fewer proteins than ranks: take part in the exchange of gradients, with one of 0
-            loss = self._summed_loss(batch[:1], torch.zeros(1)) / total_weight
-        # The wrapper takes the mean over ranks; the loss is a sum over them.
-        torch.autograd.backward(loss * ranks.world_size)
+        passes = self._weighted_passes(step)
+        loss = torch.zeros((), device=ranks.device)
+        for number, (proteins, weights_B) in enumerate(passes, start=1):
+            # Only the last pass exchanges gradients, so that a step has one exchange on every rank.
+            with nullcontext() if number == len(passes) else ranks.keep_gradients(self._shared):
+                part = self._summed_loss(proteins, weights_B) / total_weight
+                # The wrapper takes the mean over ranks; the loss is a sum over them.
+                torch.autograd.backward(part * ranks.world_size)
+            loss += part.detach()
         losses = ranks.gather(loss)
         norm = nn.utils.clip_grad_norm_(self._model.parameters(), self._config.max_grad_norm)
         self._stop_unless_finite(losses, float(norm))
         self._optimizer.step()
         return float(losses.sum())
+
+    def _weighted_passes(self, step: Step) -> list[tuple[Integers, Tensor]]:
+        """What this rank reads in a step; without a share, a short protein of weight 0.
+
+        A rank that read nothing could not take part in the exchange of gradients.
+        """
+        passes = step.passes[self._ranks.rank]
+        if not passes:
+            return [(self._train.num_tokens_N.argmin().reshape(1), torch.zeros(1))]
+        return [(proteins, self._weights_N[proteins]) for proteins in passes]
 
     def _summed_loss(self, proteins: Integers, weights_B: Tensor) -> Tensor:
         device = self._ranks.device
@@ -238,11 +261,14 @@ class Loop:
         self._model.eval()
         ranks, examples = self._ranks, self._validation
         logits_NC = torch.zeros(len(examples), self._model.config.num_labels, device=ranks.device)
-        for batch in self._validation_batches()[ranks.rank :: ranks.world_size]:
-            logits_NC[torch.from_numpy(batch)] = self._logits(self._model, examples, batch)
+        for proteins in self._validation_passes():
+            logits_NC[torch.from_numpy(proteins)] = self._logits(self._model, examples, proteins)
         return ranks.sum(logits_NC)
 
-    def _validation_batches(self) -> Sequence[Integers]:
-        longest_first = np.argsort(-self._validation.num_tokens_N, kind="stable")
-        budget = self._config.tokens_per_batch // self._ranks.world_size
-        return fill_batches(longest_first, self._validation.num_tokens_N, budget)
+    def _validation_passes(self) -> Sequence[Integers]:
+        """This rank's share of the validation proteins, in passes as long as those of training."""
+        num_tokens_N, ranks, config = self._validation.num_tokens_N, self._ranks, self._config
+        work_N = work_of(num_tokens_N, self._model.config.hidden_size)
+        mine = deal(np.arange(len(num_tokens_N)), work_N, ranks.world_size)[ranks.rank]
+        limit = config.tokens_per_pass or config.tokens_per_batch // ranks.world_size
+        return fill_batches(mine, num_tokens_N, limit)
