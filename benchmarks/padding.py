@@ -1,35 +1,26 @@
 """How much arithmetic padding and waiting cost in an epoch, beside Hugging Face's ways to make batches.
 
-    python benchmarks/padding.py [--source FASTA] [--results FILE.json]
-
-Without `--source`, 13,704 random lengths of DeepLoc's distribution. Nothing is trained: the plans of three
-epochs are drawn up, and the arithmetic of ProtBERT is counted (linear layers with the tokens, attention with
-the square of each length). The ideal is the arithmetic of the real tokens, shared evenly. A rank that is done
-waits for the one with the most: that is counted too. Peers pad to the longest protein of 16; where Hugging
-Face has the sampler, it is their code that draws it.
+Nothing is trained: the plans of three epochs are drawn up, and the arithmetic of ProtBERT is counted (linear
+layers with the tokens, attention with the square of each length). The ideal is the arithmetic of the real
+tokens, shared evenly. A rank that is done waits for the one with the most: that is counted too. Peers pad to
+the longest protein of 16; where Hugging Face has the sampler, it is their code that draws it.
 
 N proteins, S steps, W ranks.
 """
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import json
-import platform
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from transformers.trainer_pt_utils import BatchRebalanceSampler, get_length_grouped_indices
 
+from benchmarks.proteins import sequences
+from benchmarks.rows import Options, Row
 from prottune.alphabet import NUM_SPECIAL_TOKENS
-from prottune.fasta import read_fasta
 from prottune.training.batching import RANK_TOKENS, Integers, work_of
 from prottune.training.dealing import plan_epoch
 
@@ -45,15 +36,69 @@ CUTS = {"whole proteins": 0, "cut to 1,022 residues": 1022, "cut to 510 residues
 Floats = npt.NDArray[np.float64]
 
 
-def deeploc_like_lengths() -> Integers:
-    """Residues of random proteins with DeepLoc's lengths: log-normal, median 400, from 40 to 13,100."""
-    lengths = np.random.default_rng(SEED).lognormal(5.993, 0.762, 13_704)
-    return np.clip(lengths, 40, 13_100).astype(np.int64)
+def _planned(cut: str) -> tuple[Row, Row, Row]:
+    """What is claimed of proteins cut so, in the order of `_claims`."""
+    ranks = f"{NUM_RANKS} ranks of {RANK_TOKENS:,} tokens, {cut}"
+    peer = f"the better sampler of Hugging Face's `Trainer`, {PEER_BATCH} proteins a rank"
+    return (
+        Row(
+            name="padding",
+            what=f"arithmetic done and waited for; {ranks}",
+            unit="x ideal",
+            peer_name=peer,
+            ratio_of="ours / ideal",
+            at_most=True,
+            goal=1.01,
+        ),
+        Row(
+            name="padding",
+            what=f"worst step, most to least loaded rank; {ranks}",
+            unit="x",
+            peer_name=peer,
+            ratio_of="most / least",
+            at_most=True,
+            goal=1.03,
+        ),
+        Row(
+            name="padding",
+            what=f"worst step, real tokens; {ranks}",
+            unit="x budget",
+            peer_name="",
+            ratio_of="tokens / budget",
+            goal=0.97,
+        ),
+    )
 
 
-def read_lengths(source: Path) -> Integers:
-    with source.open("rb") as stream:
-        return np.array([len(record.sequence) for record in read_fasta(stream, source.name)])
+PLANNED = tuple(row for cut in CUTS for row in _planned(cut))
+
+
+def rows(options: Options) -> list[Row]:
+    lengths_N = np.array([len(sequence) for sequence in sequences(options)])
+    scale = f"{len(lengths_N)} {'real' if options.source else 'random'} lengths, {NUM_EPOCHS} epochs"
+    found = []
+    for name, cut in CUTS.items():
+        num_tokens_N = (np.minimum(lengths_N, cut) if cut else lengths_N) + NUM_SPECIAL_TOKENS
+        found += [
+            replace(row, scale=scale, clock="counted, not timed") for row in _claims(name, num_tokens_N)
+        ]
+    return found
+
+
+def _claims(cut: str, num_tokens_N: Integers) -> Iterator[Row]:
+    ways = {
+        "ours": ours(num_tokens_N, NUM_RANKS),
+        "group_by_length": padded(num_tokens_N, NUM_RANKS, grouped_by_length),
+        "batch_rebalance": padded(num_tokens_N, NUM_RANKS, rebalanced),
+        "shuffled": padded(num_tokens_N, NUM_RANKS, shuffled),
+        "pad to max": padded(num_tokens_N, NUM_RANKS, shuffled, int(num_tokens_N.max())),
+    }
+    plan, peer = ways["ours"], min(ways["group_by_length"], ways["batch_rebalance"], key=lambda way: way.paid)
+    filled = float(plan.tokens_S.min()) / (NUM_RANKS * RANK_TOKENS)
+    figures = ((plan.paid, peer.paid), (plan.spread, peer.spread), (filled, None))
+    facts = {name: {"done": way.padded, "paid": way.paid, "spread": way.spread} for name, way in ways.items()}
+    for row, (mine, of_peer) in zip(_planned(cut), figures, strict=True):
+        yield row.measured(ours=mine, peer=of_peer, ratio=mine, samples={}, compared=(), facts=facts)
 
 
 @dataclass(frozen=True)
@@ -147,103 +192,3 @@ def rebalanced(num_tokens_N: Integers, seed: int, num_ranks: int) -> Iterator[li
         for rank in range(num_ranks)
     ]
     return (list(step) for step in zip(*samplers, strict=True))
-
-
-def hugging_face(num_tokens_N: Integers, num_ranks: int) -> dict[str, Epochs]:
-    """What the Trainer of Hugging Face offers, on so many ranks."""
-    return {
-        "group_by_length": padded(num_tokens_N, num_ranks, grouped_by_length),
-        "batch_rebalance": padded(num_tokens_N, num_ranks, rebalanced),
-    }
-
-
-def print_peers(num_tokens_N: Integers, trainers: dict[str, Epochs]) -> None:
-    """Every way of making batches, on eight ranks."""
-    longest = int(num_tokens_N.max())
-    ways = {
-        "pad to the longest of all": padded(num_tokens_N, NUM_RANKS, shuffled, longest),
-        "shuffled, pad to the longest of 16": padded(num_tokens_N, NUM_RANKS, shuffled),
-        **{f"Trainer, {name}": epochs for name, epochs in trainers.items()},
-        "ours": ours(num_tokens_N, NUM_RANKS),
-    }
-    print("  arithmetic / ideal, 8 ranks           done   and waited for   most / least loaded rank")
-    for name, epochs in ways.items():
-        print(f"    {name:34} {epochs.padded:6.3f} {epochs.paid:16.3f} {epochs.spread:26.3f}")
-
-
-def print_ours(num_tokens_N: Integers) -> None:
-    print(
-        "  tokens a rank   ranks   steps   least filled step   below 97 %   above 100 %   uneven > 3 %   plan"
-    )
-    for rank_tokens, num_ranks in (
-        (4096, 2),
-        (8192, 1),
-        (8192, 8),
-        *((RANK_TOKENS, n) for n in (1, 2, 4, 8)),
-    ):
-        start = time.process_time()
-        plan = ours(num_tokens_N, num_ranks, rank_tokens)
-        milliseconds = (time.process_time() - start) / NUM_EPOCHS * 1e3
-        filled_S = plan.tokens_S / (rank_tokens * num_ranks)
-        uneven_S = plan.load_SW.max(axis=1) > 1.03 * plan.load_SW.min(axis=1)
-        print(
-            f"  {rank_tokens:13} {num_ranks:7} {len(filled_S) // NUM_EPOCHS:7} {filled_S.min():19.3f}"
-            f" {(filled_S < 0.97).mean():12.2%} {(filled_S > 1).mean():13.2%} {uneven_S.mean():14.2%}"
-            f" {milliseconds:4.0f} ms"
-        )
-
-
-def rows(name: str, num_tokens_N: Integers, trainers: dict[str, Epochs]) -> list[dict[str, Any]]:
-    """What is claimed, with eight ranks of 16,384 tokens, beside the better of the Trainer's two ways."""
-    peer_name, peer = min(trainers.items(), key=lambda way: way[1].paid)
-    plan = ours(num_tokens_N, NUM_RANKS)
-    filled = float(plan.tokens_S.min()) / (NUM_RANKS * RANK_TOKENS)
-    claims = (
-        ("arithmetic done and waited for / ideal", "x", plan.paid, peer.paid, "at most", 1.01),
-        ("worst step: most / least loaded rank", "x", plan.spread, peer.spread, "at most", 1.03),
-        ("worst step: real tokens / budget", "share", filled, None, "at least", 0.97),
-    )
-    return [
-        {
-            "name": "padding",
-            "what": f"{what}; {NUM_RANKS} ranks of {RANK_TOKENS:,} tokens, {name}",
-            "unit": unit,
-            "ours": found,
-            "peer": of_peer,
-            "peer_name": f"Hugging Face Trainer, {peer_name}, {PEER_BATCH} a rank" if of_peer else "",
-            "limit": 1.0,
-            "ratio": found,
-            "goal": goal,
-            "at_most": side == "at most",
-            "met": found <= goal if side == "at most" else found >= goal,
-            "machine": f"none: counted; Python {platform.python_version()}",
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        }
-        for what, unit, found, of_peer, side, goal in claims
-    ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--source", type=Path, help="FASTA of real proteins")
-    parser.add_argument("--results", type=Path, help="write the rows as JSON here")
-    arguments = parser.parse_args()
-    lengths_N = read_lengths(arguments.source) if arguments.source else deeploc_like_lengths()
-    found = []
-    for name, cut in CUTS.items():
-        num_tokens_N = (np.minimum(lengths_N, cut) if cut else lengths_N) + NUM_SPECIAL_TOKENS
-        print(f"{len(num_tokens_N)} proteins, {name}: {num_tokens_N.sum()} tokens, {NUM_EPOCHS} epochs")
-        trainers = hugging_face(num_tokens_N, NUM_RANKS)
-        print_peers(num_tokens_N, trainers)
-        print_ours(num_tokens_N)
-        found += rows(name, num_tokens_N, trainers)
-    for row in found:
-        print(f"{row['what']}: {row['ours']:.4f} (goal {row['goal']}), met: {row['met']}")
-    if arguments.results:
-        arguments.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
