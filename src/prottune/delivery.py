@@ -186,15 +186,20 @@ class Delivery:
             self._changed.notify_all()
 
     def flush(self, seconds: float) -> None:
-        """Send all that waits, trying every second; gives up after so many."""
+        """Send all that waits, trying every second; gives up when nothing has arrived for so many."""
         with self._changed:
             self._in_a_hurry, self._not_before = True, 0.0
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._closed or not self._has_work(), seconds)
+            begun = monotonic()
+            while self._has_work() and not self._closed:
+                left = max(begun, self._last_sent) + seconds - monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
             self._in_a_hurry = False
 
     def close(self, seconds: float) -> list[Parcel]:
-        """Send all that waits and end the thread; returns what was not sent after so many seconds."""
+        """Flush and end the thread; returns what was not sent."""
         self.flush(seconds)
         with self._changed:
             self._closed = True

@@ -46,7 +46,7 @@ ERROR_TAG = "prottune.error"
 
 _LONGEST_WORD = 6000
 _FLUSH_SECONDS = 10.0
-"""How long a step that ends waits for an MLflow that is away."""
+"""How long a step that ends waits for MLflow to take anything."""
 _FLUSH_SECONDS_WHEN_KILLED = 3.0
 """The same when a signal ends the step: Kubernetes grants 30 seconds, of which the ranks take some."""
 
@@ -132,10 +132,11 @@ class MlflowTracker:
     def flush(self) -> None:
         self._delivery.flush(_FLUSH_SECONDS)
 
-    def close(self, status: str, seconds: float = _FLUSH_SECONDS) -> None:
+    def close(self, status: str) -> None:
         """End the step: send what waits, keep what cannot be sent, end a run that is the step's own."""
         if self._address.ends_with_its_step:
             self._delivery.put([Parcel(ended=(status, _now()))])
+        seconds = _FLUSH_SECONDS_WHEN_KILLED if status == "KILLED" else _FLUSH_SECONDS
         if unsent := self._delivery.close(seconds):
             _keep(replace(self._address, run_id=self.run_id), unsent)
 
@@ -187,7 +188,7 @@ def step(stage: str, settings: object | None = None) -> Iterator[Tracker]:
         _close(tracker, "FAILED")
         raise
     except BaseException:
-        _close(tracker, "KILLED", _FLUSH_SECONDS_WHEN_KILLED)
+        _close(tracker, "KILLED")
         raise
     else:
         _close(tracker, "FINISHED")
@@ -238,9 +239,9 @@ def _address_in_environment() -> RunAddress | None:
     return RunAddress(uri, os.environ.get("MLFLOW_RUN_ID", ""), tag, begun=_now())
 
 
-def _close(tracker: Tracker, status: str, seconds: float = _FLUSH_SECONDS) -> None:
+def _close(tracker: Tracker, status: str) -> None:
     if isinstance(tracker, MlflowTracker):
-        tracker.close(status, seconds)
+        tracker.close(status)
 
 
 def _keep(address: RunAddress, parcels: list[Parcel]) -> None:
@@ -251,12 +252,12 @@ def _keep(address: RunAddress, parcels: list[Parcel]) -> None:
         where = keep(address, parcels)
     except (ProttuneError, OSError) as error:
         _log.warning(
-            "MLflow at %s is away, and %s cannot wait in %s (%s): it never gets them",
+            "MLflow at %s does not answer, and %s cannot wait in %s (%s): it never gets them",
             *(server, points, place(), one_line(error)),
         )
     else:
         _log.warning(
-            "MLflow at %s is away: %s wait in %s; the next step that reaches it sends them, or "
+            "MLflow at %s does not answer: %s wait in %s; the next step that reaches it sends them, or "
             "`python -m prottune.unsent`",
             *(server, points, where),
         )

@@ -68,7 +68,7 @@ def keep(address: RunAddress, parcels: Sequence[Parcel]) -> str:
 
 
 def send_kept(client: MlflowClient, uri: str) -> int:
-    """Send all that waits for one server to the runs that it belongs to; returns how many numbers that were.
+    """Send all that waits for one server to the runs that it belongs to; returns how many points that were.
 
     A folder that cannot be read, or of which MLflow refuses everything, is named and left as it is.
 
@@ -152,7 +152,7 @@ def main() -> int:
             f"error: MLflow at {masked(uri)}: {one_line(error)}; what waits in {place()} stays\n"
         )
         return TrackingError.exit_code
-    sys.stdout.write(f"{num_sent:,} numbers were sent to {masked(uri)}\n")
+    sys.stdout.write(f"{num_sent:,} points were sent to {masked(uri)}\n")
     return 0
 
 
