@@ -42,10 +42,8 @@ class BakeReport:
 
 
 @pytest.fixture(autouse=True)
-def _short_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is left outside of the test's folder, and a step waits shortly for a dead server."""
+def _unsent_points_stay_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROTTUNE_UNSENT", str(tmp_path / "unsent"))
-    monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -226,6 +224,7 @@ def test_a_dead_server_is_told_once_and_stops_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", dead_server())
+    monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 0.5)
     with step("bake", BakeConfig()) as tracker:
         begun = time.monotonic()
         for number in range(50):

@@ -16,7 +16,7 @@ from test_storage import Store, serving
 from prottune import tracking, unsent
 from prottune.delivery import Parcel
 from prottune.mlflow_store import PIPELINE_RUN_TAG, RunAddress, mlflow_client
-from prottune.tracking import open_tracker, step
+from prottune.tracking import step
 from prottune.unsent import keep, send_kept
 
 
