@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -13,11 +13,20 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from prottune import storage
-from prottune.artifacts import MANIFEST_FILE, new_folder
+from prottune.artifacts import MANIFEST_FILE, new_folder, read_manifest
 from prottune.errors import ArtifactError, ConfigError, DataError, ProttuneError, StorageError
 from prottune.ingestion.findings import Findings
 from prottune.ingestion.sources import git_blob_sha1, take_source
-from prottune.storage import fetch_file, fetch_folder, file_uri, list_files, s3_uri, upload_folder
+from prottune.storage import (
+    fetch_file,
+    fetch_folder,
+    file_uri,
+    list_files,
+    remove_folder,
+    s3_uri,
+    upload_file,
+    upload_folder,
+)
 
 
 @dataclass
@@ -26,6 +35,7 @@ class Store:
 
     objects: dict[str, bytes] = field(default_factory=dict)
     puts: list[str] = field(default_factory=list)
+    deletes: list[str] = field(default_factory=list)
     failures_left: int = 0
     """So many GETs are answered 503 before the next is served."""
     cut: int = 0
@@ -61,6 +71,12 @@ def handler_of(store: Store) -> type[BaseHTTPRequestHandler]:
             store.objects[key] = self.rfile.read(int(self.headers["Content-Length"]))
             store.puts.append(key)
             self.answer(200, b"")
+
+        def do_DELETE(self) -> None:
+            key = unquote(urlsplit(self.path).path).lstrip("/")
+            store.objects.pop(key, None)
+            store.deletes.append(key)
+            self.answer(204, b"")
 
         def answer(self, status: int, body: bytes) -> None:
             self.send_response(status)
@@ -160,13 +176,23 @@ def test_an_uploaded_folder_comes_back_whole_and_its_manifest_went_last(
 
 
 @pytest.mark.parametrize(
-    ("key", "content"), [("a.txt", b"alphA"), ("sub/b.txt", b"bet"), ("sub/b.txt", b"beta, longer")]
+    ("key", "content"),
+    [
+        ("a.txt", b"alphA"),
+        ("sub/b.txt", b"bet"),
+        ("sub/b.txt", b"beta, longer"),
+        ("sub/b.txt", None),
+        (MANIFEST_FILE, b"{}"),
+    ],
 )
-def test_a_damaged_object_is_refused_and_nothing_is_left(
-    store: Store, finished: Path, tmp_path: Path, key: str, content: bytes
+def test_a_damaged_or_missing_object_is_refused_and_nothing_is_left(
+    store: Store, finished: Path, tmp_path: Path, key: str, content: bytes | None
 ) -> None:
     upload_folder(finished, "s3://bucket/m")
-    store.objects[f"bucket/m/{key}"] = content
+    if content is None:
+        del store.objects[f"bucket/m/{key}"]
+    else:
+        store.objects[f"bucket/m/{key}"] = content
     with pytest.raises(ArtifactError, match=key):
         fetch_folder("s3://bucket/m", tmp_path / "back")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["finished"]
@@ -176,8 +202,9 @@ def test_a_manifest_that_names_a_file_outside_its_folder_is_refused(
     store: Store, finished: Path, tmp_path: Path
 ) -> None:
     upload_folder(finished, "s3://bucket/m")
-    manifest = store.objects[f"bucket/m/{MANIFEST_FILE}"]
-    store.objects[f"bucket/m/{MANIFEST_FILE}"] = manifest.replace(b'"a.txt"', b'"../../a.txt"')
+    manifest = read_manifest(finished)
+    evil = replace(manifest, files={"../../a.txt": manifest.files["a.txt"]})
+    store.objects[f"bucket/m/{MANIFEST_FILE}"] = evil.sealed()
     with pytest.raises(ArtifactError, match="leaves its folder"):
         fetch_folder("s3://bucket/m", tmp_path / "deep" / "back")
     assert not (tmp_path / "a.txt").exists()
@@ -204,6 +231,31 @@ def test_a_folder_is_copied_to_a_new_local_place_only(finished: Path, tmp_path: 
     assert list_files(str(tmp_path / "copy")) == ["a.txt", MANIFEST_FILE, "sub/b.txt"]
     with pytest.raises(ConfigError, match="exists already"):
         upload_folder(finished, str(tmp_path / "copy"))
+
+
+def test_a_removed_folder_loses_its_manifest_first_and_its_neighbours_stay(
+    store: Store, finished: Path, tmp_path: Path
+) -> None:
+    for uri in ("s3://bucket/m/1", "s3://bucket/m/10", str(tmp_path / "copy")):
+        upload_folder(finished, uri)
+    remove_folder("s3://bucket/m/1")
+    assert store.deletes == [f"bucket/m/1/{name}" for name in (MANIFEST_FILE, "a.txt", "sub/b.txt")]
+    assert list_files("s3://bucket/m") == ["10/a.txt", f"10/{MANIFEST_FILE}", "10/sub/b.txt"]
+    remove_folder(str(tmp_path / "copy"))
+    assert not (tmp_path / "copy").exists()
+    remove_folder("s3://bucket/m/1")
+    remove_folder(str(tmp_path / "copy"))
+
+
+def test_a_file_is_uploaded_over_what_is_there(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "new").write_bytes(b"new")
+    (tmp_path / "old").write_bytes(b"old")
+    upload_file(tmp_path / "new", str(tmp_path / "old"))
+    upload_file(tmp_path / "new", "s3://bucket/old")
+    assert (tmp_path / "old").read_bytes() == store.objects["bucket/old"] == b"new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
+    with pytest.raises(StorageError, match=r"none/x: cannot be written \(No such file or directory\)"):
+        upload_file(tmp_path / "new", str(tmp_path / "none" / "x"))
 
 
 def test_passing_failures_of_a_server_are_retried(store: Store, tmp_path: Path) -> None:
