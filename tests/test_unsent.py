@@ -221,6 +221,7 @@ def test_points_of_a_pod_wait_in_the_store(
     back()
     client = mlflow_client(server.uri)
     assert [send_kept(client, server.uri) for _ in range(2)] == [700, 0]
+    assert bucket.objects == {}
     assert server.losses_of(server.run_of("run-1")) == [(number, number / 7) for number in range(700)]
     keep(RunAddress(server.uri, tag=(PIPELINE_RUN_TAG, "run-1")), [Parcel(tags=[("note", "late")])])
     with step("evaluate"):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ from prottune.artifacts import MANIFEST_FILE, new_folder, read_manifest
 from prottune.delivery import Parcel, RunWriter, is_refusal
 from prottune.errors import ConfigError, ProttuneError, TrackingError
 from prottune.mlflow_store import RunAddress, masked, mlflow_client, one_line, open_run
-from prottune.storage import fetch_folder, list_files, local_path, upload_folder
+from prottune.storage import fetch_folder, list_files, local_path, remove_folder, upload_folder
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 PLACE_VARIABLE = "PROTTUNE_UNSENT"
 _DEFAULT_PLACE = "runs/unsent"
 _STAGE, _FILE = "unsent", "parcels.jsonl"
-_SENT = "-sent"
-"""Ends the name of a folder that says of another one that it was sent. In a store nothing is ever removed."""
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +80,10 @@ def send_kept(client: MlflowClient, uri: str) -> int:
             continue
         if address.uri == masked(uri) and _send(client, replace(address, uri=uri), parcels, where):
             num_sent += sum(len(parcel.numbers) for parcel in parcels)
-            _mark_as_sent(where)
+            try:
+                remove_folder(where)
+            except ProttuneError as error:
+                _log.warning("%s; it was sent, and will be again, which doubles nothing", one_line(error))
     return num_sent
 
 
@@ -114,7 +114,7 @@ def _waiting_folders() -> Iterator[str]:
         _log.warning("%s: %s; nothing is sent from there", place(), one_line(error))
         return
     for name in sorted(found):
-        if not name.endswith((_SENT, ".partial")) and f"{name}{_SENT}" not in found:
+        if not name.endswith(".partial"):  # in the making
             yield f"{place()}/{name}"
 
 
@@ -126,16 +126,6 @@ def _read(where: str) -> tuple[RunAddress, list[Parcel]]:
     content = json.loads(first)
     address = RunAddress(**content | {"tag": tuple(content["tag"])})
     return address, [Parcel.from_json(json.loads(line)) for line in rest]
-
-
-def _mark_as_sent(where: str) -> None:
-    if (folder := local_path(where)) is not None:
-        shutil.rmtree(folder, ignore_errors=True)  # another step may have sent and removed it, too
-        return
-    with tempfile.TemporaryDirectory(prefix="prottune-unsent-") as scratch:
-        with new_folder(Path(scratch) / "sent", _STAGE, None):
-            pass
-        upload_folder(Path(scratch) / "sent", f"{where}{_SENT}")
 
 
 def main() -> int:
