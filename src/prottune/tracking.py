@@ -54,29 +54,29 @@ _log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """What a stage may say about itself while it runs."""
+    """What a stage may say about itself while it runs; nobody waits for MLflow to hear it."""
 
     @property
     def run_id(self) -> str:
-        """The MLflow run's id; empty when nothing is tracked."""
+        """The MLflow run's id; empty when nothing is tracked or MLflow is away."""
 
     def settings(self, values: Mapping[str, object]) -> None:
         """Note settings, each once and for good."""
 
     def point(self, values: Mapping[str, float | int]) -> None:
-        """Note one line of a history: numbers at `values["step"]`. Returns at once; sent in chunks."""
+        """Note one line of a history: numbers at `values["step"]`."""
 
     def numbers(self, values: Mapping[str, float | int]) -> None:
         """Note final numbers, at step 0."""
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """Keep a copy of a file, or of a folder's content, with the run."""
+        """Keep a copy of a file, or of a folder's content, with the run; it must lie there until the step ends."""
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set words by which the run is found; they may change."""
 
     def flush(self) -> None:
-        """Send the points that wait; MLflow is asked once more even if it was away a moment ago."""
+        """Wait until all that was noted is sent, or until MLflow has taken nothing for some seconds."""
 
 
 class SilentTracker:
