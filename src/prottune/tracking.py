@@ -70,7 +70,7 @@ class Tracker(Protocol):
         """Note final numbers, at step 0."""
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """Keep a copy of a file, or of a folder's content, with the run; it must lie there until the step ends."""
+        """Keep a copy of a file or of a folder's content, which must lie there until the step ends."""
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set words by which the run is found; they may change."""
