@@ -166,7 +166,7 @@ def print_peers(num_tokens_N: Integers, trainers: dict[str, Epochs]) -> None:
         **{f"Trainer, {name}": epochs for name, epochs in trainers.items()},
         "ours": ours(num_tokens_N, NUM_RANKS),
     }
-    print("  arithmetic / ideal, 8 ranks           done   and waited for   most / least loaded rank")
+    print(f"  arithmetic / ideal, {NUM_RANKS} ranks            done   and waited for   most / least loaded rank")
     for name, epochs in ways.items():
         print(f"    {name:34} {epochs.padded:6.3f} {epochs.paid:16.3f} {epochs.spread:26.3f}")
 
