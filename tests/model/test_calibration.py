@@ -7,6 +7,7 @@ from torch.nn import functional
 from prottune.alphabet import encode
 from prottune.model.calibration import (
     NOBODY,
+    calibrated_loss,
     energy,
     fit_confident_above,
     fit_energy_below,
@@ -108,3 +109,11 @@ def test_a_model_that_is_never_right_often_enough_is_never_confident():
 def test_a_few_right_answers_are_no_ground_for_confidence():
     logits_NC, labels_N = answers([0.99] * 19 + [0.6] * 100, [True] * 19 + [False] * 100)
     assert fit_confident_above(logits_NC, labels_N) == NOBODY
+
+
+def test_calibrated_loss_does_not_see_overconfidence():
+    logits_NC = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.5, 0.0]])
+    labels_N = torch.tensor([0, 0, 1, 1])
+    assert calibrated_loss(logits_NC * 3, labels_N) == pytest.approx(calibrated_loss(logits_NC, labels_N))
+    plain = float(torch.nn.functional.cross_entropy(logits_NC * 3, labels_N))
+    assert calibrated_loss(logits_NC * 3, labels_N) < plain - 0.05

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from prottune.errors import DivergedError
 from prottune.model.base import build_model, find_base
+from prottune.model.calibration import calibrated_loss
 from prottune.model.classifier import LocationModel
 from prottune.model.folder import load_model
 from prottune.model.packed import PackedBatch
@@ -108,7 +109,7 @@ def test_the_best_weights_are_those_whose_validation_loss_is_reported(
     answers = logits(model, validation, range(len(validation)))
     torch.testing.assert_close(best.logits_NC, answers, rtol=1e-4, atol=1e-5)
     labels = torch.from_numpy(validation.labels_N)
-    assert best.loss == pytest.approx(float(F.cross_entropy(answers, labels)), rel=1e-4)
+    assert best.loss == pytest.approx(calibrated_loss(answers, labels), rel=1e-4)
     assert best.accuracy == pytest.approx(float((answers.argmax(1) == labels).float().mean()))
 
 
@@ -120,7 +121,7 @@ def test_training_stops_when_patience_ends_and_keeps_the_best_epoch(
     upside_down = replace(validation, labels_N=1 - validation.labels_N)  # the better it learns, the worse
     config = replace(CONFIG, epochs=9, patience=2, learning_rate=3e-3, warmup_share=0.0)
     outcome = run(tokens, config, tmp_path / "curve", validation=upside_down)
-    losses = [point["validation/loss"] for point in points(tmp_path / "curve") if "epoch" in point]
+    losses = [point["validation/calibrated_loss"] for point in points(tmp_path / "curve") if "epoch" in point]
     assert outcome.best.loss == min(losses)
     assert outcome.best.epoch == int(np.argmin(losses)) + 1
     assert outcome.epochs_run == outcome.best.epoch + 2 < 9
@@ -189,7 +190,8 @@ class Wrapped(Ranks):
 
     exchanged: ClassVar[list[int]] = []
 
-    def share_gradients(self, model: torch.nn.Module) -> torch.nn.Module:
+    def share_gradients(self, model: torch.nn.Module, *, compress: bool = False) -> torch.nn.Module:
+        assert not compress
         wrapped = DistributedDataParallel(model)
         wrapped.register_comm_hook(None, self._count)
         return wrapped

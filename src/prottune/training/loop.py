@@ -19,8 +19,10 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from torch import Tensor, nn
 
 from prottune.errors import DivergedError
+from prottune.model.calibration import calibrated_loss
 from prottune.model.classifier import LocationModel
-from prottune.model.packed import PackedBatch
+from prottune.model.packed import row_step_for
+from prottune.training.adaptation import rest_frozen_parts, trained_weights
 from prottune.training.batching import Integers, count_steps, fill_batches, work_of
 from prottune.training.dealing import Step, deal, plan_epoch
 from prottune.training.examples import Examples
@@ -37,14 +39,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Best:
-    """The epoch with the lowest validation loss so far."""
+    """The epoch with the lowest calibrated validation loss so far.
+
+    The model that is kept will be calibrated, so overconfidence, which grows while accuracy still does, must
+    not decide which epoch that is.
+    """
 
     epoch: int = 0
     loss: float = float("inf")
     accuracy: float = 0.0
     logits_NC: Tensor = field(default_factory=lambda: torch.empty(0))
     weights: dict[str, Tensor] = field(default_factory=dict)
-    """On the host, and on rank 0 only."""
+    """Of what is trained, on the host, and on rank 0 only."""
 
 
 @dataclass
@@ -85,7 +91,7 @@ class Loop:
         precision: torch.dtype,
     ) -> None:
         self._model = model.to(ranks.device)
-        self._shared: nn.Module = ranks.share_gradients(self._model)
+        self._shared: nn.Module = ranks.share_gradients(self._model, compress=config.compress_gradients)
         self._train, self._validation = train, validation
         self._config, self._ranks, self._history = config, ranks, history
         self._precision = precision
@@ -115,9 +121,10 @@ class Loop:
 
     def _train_epoch(self, epoch: int) -> None:
         self._shared.train()
+        config = self._config
+        rest_frozen_parts(self._model, config)
         started = time.perf_counter()
         self._pace = _Pace()
-        config = self._config
         point_every = max(1, self._num_steps // _MAX_POINTS)
         for step in self._plan(epoch):
             factor = rate_factor(self._step, self._num_steps, config.warmup_share)
@@ -178,9 +185,10 @@ class Loop:
         return (losses_B * weights_B.to(device)).sum()
 
     def _logits(self, model: nn.Module, examples: Examples, proteins: Integers) -> Tensor:
-        batch = PackedBatch.from_ids(examples.ids(proteins)).to(self._ranks.device)
+        device = self._ranks.device
+        batch = examples.batch(proteins, row_step_for(device, self._precision)).to(device)
         half = self._precision != torch.float32
-        with torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=half):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             logits_BC: Tensor = model(batch)
         return logits_BC
 
@@ -231,14 +239,21 @@ class Loop:
         if not np.isfinite(loss):
             raise self._diverged(f"step {self._step}, validation after epoch {epoch}: the loss is {loss}")
         accuracy = float((logits_NC.argmax(dim=1) == labels_N).double().mean())
+        calibrated = calibrated_loss(logits_NC, labels_N)
         self._history.point(
-            {"step": self._step, "epoch": epoch, "validation/loss": loss, "validation/accuracy": accuracy}
+            {
+                "step": self._step,
+                "epoch": epoch,
+                "validation/loss": loss,
+                "validation/calibrated_loss": calibrated,
+                "validation/accuracy": accuracy,
+            }
         )
         best = self._outcome.best
-        if loss < best.loss:
-            best.epoch, best.loss, best.accuracy, best.logits_NC = epoch, loss, accuracy, logits_NC
+        if calibrated < best.loss:
+            best.epoch, best.loss, best.accuracy, best.logits_NC = epoch, calibrated, accuracy, logits_NC
             if self._ranks.leads:
-                best.weights = _on_host(self._model)
+                best.weights = trained_weights(self._model)
 
     @torch.no_grad()
     def _validation_logits(self) -> Tensor:
@@ -257,7 +272,3 @@ class Loop:
         mine = deal(np.arange(len(num_tokens_N)), work_N, ranks.world_size)[ranks.rank]
         limit = config.tokens_per_pass or config.tokens_per_batch // ranks.world_size
         return fill_batches(mine, num_tokens_N, limit)
-
-
-def _on_host(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}

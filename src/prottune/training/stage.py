@@ -20,6 +20,7 @@ from prottune.training.history import HISTORY_FILE, HistoryFollower, Progress, R
 from prottune.training.job import Job, read_report
 from prottune.training.processes import launched_by_torchrun, run_ranks
 from prottune.training.settings import TrainConfig, TrainReport
+from prottune.training.words import Listener
 
 
 def train(tokens: Path, model: Path, config: TrainConfig, on_point: Receiver | None = None) -> TrainReport:
@@ -69,8 +70,13 @@ def _train_in_new_processes(order: _Order, receivers: Sequence[Receiver], scratc
     """Start the ranks, follow what they write, and wait for them."""
     with order.new_model_folder() as draft:
         _new_job(order, draft, scratch).write(scratch)
-        follower = HistoryFollower(draft.path / HISTORY_FILE, *receivers)
-        run_ranks(scratch, order.config.num_processes, follower.catch_up)
+        followers = (Listener(scratch), HistoryFollower(draft.path / HISTORY_FILE, *receivers))
+
+        def catch_up() -> None:
+            for follower in followers:
+                follower.catch_up()
+
+        run_ranks(scratch, order.config.num_processes, catch_up)
         report = read_report(scratch)
     return order.finished(report)
 

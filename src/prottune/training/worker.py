@@ -16,13 +16,16 @@ from prottune.model.base import build_model
 from prottune.model.classifier import LocationModel
 from prottune.model.precision import choose_precision
 from prottune.records import Split, read_tokens
+from prottune.training.adaptation import adapt, adaptation_facts
 from prottune.training.examples import Examples, read_examples
+from prottune.training.features import with_features
 from prottune.training.finishing import write_model
 from prottune.training.history import HISTORY_FILE, HistoryWriter
 from prottune.training.job import Job, write_failure, write_report
 from prottune.training.loop import Loop, Outcome
 from prottune.training.ranks import Ranks, joined
 from prottune.training.settings import TrainReport
+from prottune.training.words import speak_into
 
 
 def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
@@ -37,10 +40,13 @@ def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
     )
     torch.manual_seed(config.seed)  # every rank draws the same new weights ...
     model = build_model(job.base, config.head, job.labels, config.head_dropout)
+    adapt(model, config)
     torch.manual_seed(config.seed + ranks.rank)  # ... and its own dropout
     for examples in (train, validation):
         _check_lengths(job, model, examples)
     precision = choose_precision(config.precision, ranks.device)
+    adapted = adaptation_facts(model, config)
+    train, validation = with_features(model, (train, validation), config, ranks, precision)
     history_file = Path(job.model) / HISTORY_FILE if ranks.leads else Path(os.devnull)
     with HistoryWriter(history_file) as history:
         loop = Loop(
@@ -59,9 +65,11 @@ def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
     facts = {
         "precision": str(precision).removeprefix("torch."),
         "device": ranks.device.type,
+        "attention": "packed" if model.layout.is_packed else "padded",
         "processes": str(ranks.world_size),
         "threads_per_process": str(torch.get_num_threads()),
         "base_model_digest": job.base.facts.digest,
+        **adapted,
     }
     return _report(model, outcome, temperature, time.perf_counter() - started, facts)
 
@@ -107,6 +115,8 @@ def main() -> int:
     """Run one rank; what ends it early is left as a file for the parent."""
     folder = Path(sys.argv[1])
     threading.Thread(target=_follow_parent_to_death, daemon=True).start()
+    if os.environ.get("RANK", "0") == "0":
+        speak_into(folder)
     try:
         with joined() as ranks:
             report = run_rank(Job.read(folder), ranks)
