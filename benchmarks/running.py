@@ -17,6 +17,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 MODULES = {
     "tokenize": "benchmarks.tokenization",
     "ingest": "benchmarks.ingestion",
+    "padding": "benchmarks.padding",
     "train-cpu": "benchmarks.train_cpu",
     "train-gpu": "benchmarks.train_gpu",
     "epoch-wall": "benchmarks.epoch_wall",
