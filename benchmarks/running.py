@@ -66,6 +66,10 @@ def environment(name: str) -> dict[str, str]:
     return rank_environment(1, os.environ) | fixed | quiet | threads
 
 
+def everything_planned() -> list[Row]:
+    return [row for name in MODULES for row in planned(name)]
+
+
 def planned(name: str) -> list[Row]:
     """The rows of a benchmark before it was run."""
     return list(getattr(importlib.import_module(MODULES[name]), "PLANNED", ()))
