@@ -31,6 +31,8 @@ PEER_BATCH = 16
 """Proteins of a peer's batch; about 8,000 tokens."""
 NUM_EPOCHS = 3
 SEED = 43
+OTHER_SIZES = ((2, 4096), (8, 8192), (2, RANK_TOKENS), (4, RANK_TOKENS))
+"""Ranks and tokens a rank of which only the balance is noted."""
 CUTS = {"whole proteins": 0, "cut to 1,022 residues": 1022, "cut to 510 residues": 510}
 
 Floats = npt.NDArray[np.float64]
@@ -93,10 +95,18 @@ def _claims(cut: str, num_tokens_N: Integers) -> Iterator[Row]:
         "shuffled": padded(num_tokens_N, NUM_RANKS, shuffled),
         "pad to max": padded(num_tokens_N, NUM_RANKS, shuffled, int(num_tokens_N.max())),
     }
-    plan, peer = ways["ours"], min(ways["group_by_length"], ways["batch_rebalance"], key=lambda way: way.paid)
+    plan, peers = ways["ours"], (ways["group_by_length"], ways["batch_rebalance"])
     filled = float(plan.tokens_S.min()) / (NUM_RANKS * RANK_TOKENS)
-    figures = ((plan.paid, peer.paid), (plan.spread, peer.spread), (filled, None))
+    figures = (
+        (plan.paid, min(peer.paid for peer in peers)),
+        (plan.spread, min(peer.spread for peer in peers)),
+        (filled, None),
+    )
     facts = {name: {"done": way.padded, "paid": way.paid, "spread": way.spread} for name, way in ways.items()}
+    facts["ours, steps uneven by 3 %"] = {
+        f"{ranks} ranks of {tokens}": ours(num_tokens_N, ranks, tokens).uneven
+        for ranks, tokens in OTHER_SIZES
+    }
     for row, (mine, of_peer) in zip(_planned(cut), figures, strict=True):
         yield row.measured(ours=mine, peer=of_peer, ratio=mine, samples={}, compared=(), facts=facts)
 
@@ -126,6 +136,11 @@ class Epochs:
     def spread(self) -> float:
         """In the worst step: the most loaded rank relative to the least loaded."""
         return float((self.load_SW.max(axis=1) / np.maximum(self.load_SW.min(axis=1), 1)).max())
+
+    @property
+    def uneven(self) -> float:
+        """Share of the steps in which the most loaded rank has over 3 % more than the least loaded."""
+        return float((self.load_SW.max(axis=1) > 1.03 * self.load_SW.min(axis=1)).mean())
 
 
 def ours(num_tokens_N: Integers, num_ranks: int, rank_tokens: int = RANK_TOKENS) -> Epochs:

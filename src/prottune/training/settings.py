@@ -44,8 +44,8 @@ class TrainConfig:
     tokens_per_batch: int = 8192
     """Most tokens of one optimizer step, over all processes; a longer protein forms its own step."""
     tokens_per_pass: int = 0
-    """Most tokens that a process puts through the model at a time; a longer protein goes alone. 0 is a
-    process's whole share of a step; lower it when memory runs out, the result stays the same."""
+    """Most tokens that a process puts through the model at a time; a longer protein goes alone. 0: its whole
+    share of a step. Lower it when memory runs out: gradients add up to the same."""
     freeze_layers: int = 0
     """Lower layers that stay as they are, and the embeddings with them; -1 freezes the whole encoder."""
     cache_features: bool = True
