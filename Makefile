@@ -35,8 +35,8 @@ check: $(READY) ## ruff, mypy (strict), import rules, sizes
 
 deeploc: $(READY) ## the whole pipeline on the real DeepLoc proteins (DEEPLOC_FASTA=file or address)
 	@$(BIN)/python -m pipelines run --runs $(RUNS)/deeploc --source "$(DEEPLOC_FASTA)" --base-model small \
-	  --max-residues 510 --learning-rate 1e-3 --epochs 8 --num-processes 2 \
-	  --class-weights sqrt
+	  --max-residues 510 --learning-rate 3e-4 --head-learning-rate 5e-4 --epochs 8 --patience 0 \
+	  --class-weights sqrt --num-processes 2
 
 integration: $(READY) ## the real servers, faults and endings (minutes)
 	@$(BIN)/python -m pytest -q -m integration
@@ -49,8 +49,8 @@ faults: $(READY) ## kill a training 300 times at random (FAULTS_KILLS, FAULTS_SE
 compile: $(READY) ## rewrite pipelines/compiled from the graph
 	@$(BIN)/python -m pipelines compile
 
-bench: $(READY) ## benchmarks, each beside a peer in the same run
-	@$(BIN)/python benchmarks/tokenization.py --results benchmarks/results.json
+bench: $(READY) ## benchmarks, each beside a peer in the same run (BENCH="--quick" is shorter)
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 lock: ## rewrite requirements/lock.txt (needs uv)
 	@command -v uv >/dev/null || { echo "lock: needs uv $(UV_VERSION): pip install uv==$(UV_VERSION)" >&2; exit 2; }

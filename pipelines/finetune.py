@@ -32,10 +32,13 @@ def finetune(
     base_revision: str = TrainConfig.base_revision,
     head: str = TrainConfig.head,
     epochs: int = TrainConfig.epochs,
+    patience: int = TrainConfig.patience,
     learning_rate: float = TrainConfig.learning_rate,
     head_learning_rate: float = TrainConfig.head_learning_rate,
     class_weights: str = TrainConfig.class_weights,
     tokens_per_batch: int = TrainConfig.tokens_per_batch,
+    freeze_layers: int = TrainConfig.freeze_layers,
+    lora_rank: int = TrainConfig.lora_rank,
     precision: str = TrainConfig.precision,
     num_processes: int = TrainConfig.num_processes,
     num_nodes: int = TrainConfig.num_nodes,
@@ -53,20 +56,12 @@ def finetune(
 ) -> None:
     """Fine-tune a protein language model, judge it against floor and champion, serve it if it is better."""
     token_settings = {"max_residues": max_residues, "cut": cut}
-    train_settings = {
-        "base_model": base_model,
-        "base_revision": base_revision,
-        "head": head,
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "head_learning_rate": head_learning_rate,
-        "class_weights": class_weights,
-        "tokens_per_batch": tokens_per_batch,
-        "precision": precision,
-        "num_processes": num_processes,
-        "num_nodes": num_nodes,
-        "seed": seed,
-    }
+    start = {"base_model": base_model, "base_revision": base_revision, "head": head, "seed": seed}
+    learns = {"freeze_layers": freeze_layers, "lora_rank": lora_rank, "class_weights": class_weights}
+    rates = {"learning_rate": learning_rate, "head_learning_rate": head_learning_rate}
+    lasts = {"epochs": epochs, "patience": patience, "tokens_per_batch": tokens_per_batch}
+    runs_on = {"precision": precision, "num_processes": num_processes, "num_nodes": num_nodes}
+    train_settings = start | learns | rates | lasts | runs_on
     gpu_pod: dict[str, Any] = {
         "num_gpus": num_gpus,
         "node_selector": node_selector,

@@ -25,7 +25,7 @@ RENAMED = {"deploy_to": "to"}
 
 ADDRESSES = {
     "source": "File, folder, http(s):// or s3:// address of the labelled proteins.",
-    "checkpoints": "Folder or s3:// prefix for the checkpoints of all runs; empty: each run's own folder.",
+    "checkpoints": "Folder or s3:// prefix of all runs' checkpoints; empty: each run's own folder.",
 }
 """Parameters that say where things lie -> what they mean to who runs the graph here; no stage's settings."""
 

@@ -13,6 +13,7 @@ from typing import Any
 from pipelines.executing import PARAMETERS_FILE
 from prottune.errors import ConfigError
 from prottune.storage import local_path
+from prottune.unsent import PLACE_VARIABLE
 
 LATEST = "latest"
 SUMMARY_FILE = "summary.json"
@@ -54,6 +55,7 @@ class Run:
             "MLFLOW_TRACKING_URI": self.tracking_uri,
             "PROTTUNE_PIPELINE_RUN": self.name,
             "PROTTUNE_FAILURE_FILE": str(self.failure_file),
+            PLACE_VARIABLE: os.environ.get(PLACE_VARIABLE) or str(self.folder.parent / "unsent"),
             "PYTHONUNBUFFERED": "1",
             "PYTHONWARNINGS": "ignore",
             "TMPDIR": str(self.scratch),

@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import torch
@@ -83,8 +83,21 @@ class Run:
         return "".join(path.read_text() for path in sorted(self.folder.glob("stderr-*")))
 
 
-class ForkedLife:
-    """All ranks of a run, as a launcher would start them: nobody watches over them."""
+class Life:
+    """One start of a run; whatever happens in the block, none of its processes is left."""
+
+    def kill_all(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill_all()
+
+
+class ForkedLife(Life):
+    """All ranks of a run, as a launcher would start them."""
 
     def __init__(self, run: Run) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -121,9 +134,9 @@ class ForkedLife:
             for process in self.ranks:
                 process.join(max(0.0, until - time.monotonic()))
             codes = [process.exitcode for process in self.ranks]
-            assert None not in codes, f"ranks hang: {codes}"
         finally:
             self.kill_all()
+        assert None not in codes, f"ranks hang: {codes}"
         return [code for code in codes if code is not None]
 
     @property
@@ -131,7 +144,7 @@ class ForkedLife:
         return all(not process.is_alive() for process in self.ranks)
 
 
-class CommandLife:
+class CommandLife(Life):
     """`prottune train` with all that it starts."""
 
     def __init__(self, run: Run) -> None:
@@ -160,6 +173,8 @@ class CommandLife:
     def kill_all(self) -> None:
         for process in self.tree():
             _kill(process)
+        self.parent.wait()
+        self._log.close()
 
     def terminate(self) -> None:
         self.parent.terminate()
@@ -170,7 +185,6 @@ class CommandLife:
             return [self.parent.wait(PATIENCE_SECONDS)]
         finally:
             _, alive = psutil.wait_procs(below, timeout=10)
-            self._log.close()
             for process in alive:
                 _kill(process)
             assert not alive, f"left behind: {alive}"
@@ -268,7 +282,8 @@ def final_state(run: Run) -> dict[str, Any]:
 
 def finish(run: Run) -> list[int]:
     """Let a run go to its end in forked ranks."""
-    return ForkedLife(run).wait()
+    with ForkedLife(run) as life:
+        return life.wait()
 
 
 def sleep_until(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:

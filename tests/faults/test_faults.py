@@ -111,18 +111,18 @@ def live_and_be_killed(run: Run, draw: random.Random, span: float, tally: Tally)
     mode = draw.choices(list(MODES), list(MODES.values()))[0]
     as_command, moment, victim = draw.random() < SHARE_OF_COMMANDS, draw.uniform(0, span), draw.randrange(2)
     stale = run.curve.stat().st_ino if run.curve.exists() else None
-    life: CommandLife | ForkedLife
-    if as_command:
-        life = CommandLife(run)  # importing takes longer than training: most moments shall lie after it
-        sleep_until(lambda: life.is_over or (run.curve.exists() and run.curve.stat().st_ino != stale))
-    else:
-        life = ForkedLife(run)
-    time.sleep(moment)
-    was_over = life.is_over
-    {"one rank": lambda: life.kill_one(victim), "all processes": life.kill_all, "SIGTERM": life.terminate}[
-        mode
-    ]()
-    codes = life.wait()
+    with CommandLife(run) if as_command else ForkedLife(run) as life:
+        if as_command:  # importing takes longer than training: most moments shall lie after it
+            sleep_until(lambda: life.is_over or (run.curve.exists() and run.curve.stat().st_ino != stale))
+        time.sleep(moment)
+        was_over = life.is_over
+        if mode == "one rank":
+            life.kill_one(victim)
+        elif mode == "SIGTERM":
+            life.terminate()
+        else:
+            life.kill_all()
+        codes = life.wait()
     if was_over or (run.is_done and set(codes) == {0}):
         assert set(codes) == {0}, f"{codes}: {run.said()}"
         return
@@ -211,10 +211,10 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_leads_to_the_sa
 
 def stop_after(run: Run, step: int) -> None:
     """Let a run come so far, end it by SIGTERM, and see that no step is lost."""
-    life = ForkedLife(run)
-    sleep_until(lambda: run.last_step >= step or life.is_over)
-    life.terminate()
-    assert set(life.wait()) == {143}, run.said()
+    with ForkedLife(run) as life:
+        sleep_until(lambda: run.last_step >= step or life.is_over)
+        life.terminate()
+        assert set(life.wait()) == {143}, run.said()
     assert read_manifest(newest(run)).facts["step"] >= run.last_point >= step
 
 

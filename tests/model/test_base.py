@@ -73,7 +73,7 @@ def test_protbert_loads_as_it_is_published(tmp_path, head, zipped):
     for name, tensor in model.bert.state_dict().items():
         assert torch.equal(tensor, published[f"bert.{name}"]), name
     assert model.labels == LABELS
-    assert model.config.hidden_dropout_prob == 0.0
+    assert model.config.encoder["hidden_dropout_prob"] == 0.0
     assert not model.bert.embeddings.position_embeddings.weight.requires_grad
     if head == "cls":
         assert torch.equal(model.head.dense.weight, published["bert.pooler.dense.weight"])
@@ -180,7 +180,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, change, words):
         ({"vocabulary": VOCABULARY[:29]}, "29 tokens, expected 30 as in ProtBERT"),
         ({"vocabulary": [*VOCABULARY, "J"]}, "31 tokens, expected 30 as in ProtBERT"),
         ({"config": {**PROTBERT_CONFIG, "vocab_size": 33}}, "vocab_size 33, expected ProtBERT's 30"),
-        ({"config": {**PROTBERT_CONFIG, "model_type": "esm"}}, "model_type 'esm'; prottune fine-tunes BERT"),
+        ({"config": {**PROTBERT_CONFIG, "model_type": "t5"}}, "model_type 't5'; prottune fine-tunes BERT"),
         (
             {"config": {**PROTBERT_CONFIG, "_name_or_path": "Rostlab/prot_bert_bfd_localization"}},
             "already fine-tuned on DeepLoc's labels",
@@ -308,9 +308,9 @@ def test_a_base_that_is_found_once_builds_the_same_model_in_every_process(tmp_pa
 def test_presets_start_from_scratch_with_protberts_vocabulary(preset, head):
     torch.manual_seed(0)
     model = load_base(preset, "", head, LABELS, 0.1)
-    assert model.config.vocab_size == len(VOCABULARY)
+    assert model.config.encoder["vocab_size"] == len(VOCABULARY)
     assert model.max_residues == MAX_POSITIONS - 2
-    assert model.config.attention_probs_dropout_prob == 0.0
+    assert model.config.encoder["attention_probs_dropout_prob"] == 0.0
     assert model.bert.embeddings.position_embeddings.weight.requires_grad
     assert (model.base.name, model.base.revision, len(model.base.digest)) == (preset, "", 64)
     spread = model.bert.embeddings.word_embeddings.weight.detach().std()

@@ -7,6 +7,7 @@ from torch.nn import functional
 from prottune.alphabet import encode
 from prottune.model.calibration import (
     NOBODY,
+    calibrated_loss,
     energy,
     fit_confident_above,
     fit_energy_below,
@@ -108,3 +109,15 @@ def test_a_model_that_is_never_right_often_enough_is_never_confident():
 def test_a_few_right_answers_are_no_ground_for_confidence():
     logits_NC, labels_N = answers([0.99] * 19 + [0.6] * 100, [True] * 19 + [False] * 100)
     assert fit_confident_above(logits_NC, labels_N) == NOBODY
+
+
+def test_calibrated_loss_does_not_see_overconfidence():
+    logits_NC, labels_N = calibrated()
+    plain = float(functional.cross_entropy(logits_NC, labels_N))
+    assert calibrated_loss(logits_NC * 3, labels_N) == pytest.approx(plain, rel=1e-3)
+    assert float(functional.cross_entropy(logits_NC * 3, labels_N)) > 1.5 * plain
+
+
+def test_calibrated_loss_sees_right_answers_that_are_unsure():
+    logits_NC, labels_N = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+    assert calibrated_loss(logits_NC, labels_N) == pytest.approx(math.log1p(math.exp(-1)))

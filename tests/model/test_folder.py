@@ -142,6 +142,8 @@ def test_weights_of_another_shape_are_refused(tmp_path):
     with new_folder(tmp_path / "model", "train", None) as draft:
         save_model(model, draft.path, description("mean"))
         path = draft.path / "config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "num_hidden_layers": 3}))
+        settings = json.loads(path.read_text())
+        settings["encoder"]["num_hidden_layers"] = 3
+        path.write_text(json.dumps(settings))
     with pytest.raises(ArtifactError, match=r"weights do not fit config.json"):
         load_model(tmp_path / "model")

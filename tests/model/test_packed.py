@@ -61,6 +61,26 @@ def test_packed_outputs_and_gradients_equal_those_of_the_padded_stock_model(leng
         torch.testing.assert_close(ours_grad.grad, stock_grad.grad, rtol=0, atol=1e-5, msg=name)
 
 
+def test_what_fills_a_row_up_changes_neither_answers_nor_gradients():
+    torch.manual_seed(0)
+    encoder = BertModel(small_config(attn_implementation=PACKED_ATTENTION), add_pooling_layer=False)
+    proteins = [protein_ids(length) for length in (3, 120, 1)]
+
+    def answers_and_gradients(batch):
+        encoder.zero_grad()
+        hidden_TD = encoder(
+            input_ids=batch.input_ids_1T, position_ids=batch.position_ids_1T, batch=batch
+        ).last_hidden_state[0, : batch.num_tokens]
+        (hidden_TD * torch.linspace(-1, 1, batch.num_tokens)[:, None]).sum().backward()
+        return [hidden_TD, *(parameter.grad.clone() for parameter in encoder.parameters())]
+
+    filled = PackedBatch.from_ids(proteins, row_step=256)
+    assert filled.input_ids_1T.shape == (1, 256)
+    assert filled.num_tokens == 130
+    plain = answers_and_gradients(PackedBatch.from_ids(proteins))
+    torch.testing.assert_close(answers_and_gradients(filled), plain, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("longest", [2, 1024])
 def test_the_bf16_training_path_on_a_cpu_equals_flash_attention(monkeypatch, longest):
     monkeypatch.setattr(packed, "MAX_PRODUCTS_TOKENS", longest)

@@ -22,11 +22,17 @@ NOT_OFFERED = {
     "min_coverage": "goes with min_identity",
     "max_unpacked_megabytes": "a guard, not a choice",
     "split_seed": "a seed of splits is a way to look for a lucky one",
-    "patience": "the best epoch is kept anyway; epochs bounds the time",
     "warmup_share": "a tenth works for every base model tried; learning rates are what matters",
     "weight_decay": "goes with AdamW's usual value",
     "max_grad_norm": "a guard against single batches",
     "head_dropout": "moved nothing in the trials",
+    "cache_features": "kept features give the same model in less time; no is for disks without room",
+    "lora_alpha": "goes with lora_rank; a learning rate does the same",
+    "lora_targets": "query and value, as in the paper; lora_rank is what matters",
+    "layer_decay": "a refinement of learning_rate, for trials on one machine",
+    "tokens_per_pass": "for cards with little memory, as gradient_checkpointing",
+    "gradient_checkpointing": "for cards with little memory; the cluster's are chosen for the model",
+    "compress_gradients": "for slow networks between nodes; processes of one node do not need it",
     "keep_checkpoints": "two: the newest, and the one before it if the newest is damaged",
     "rank_timeout_seconds": "a guard, not a choice",
     "num_bootstraps": "1000 resamples serve two digits; nobody should report fewer",
@@ -102,6 +108,6 @@ def test_a_setting_that_a_stage_would_refuse_is_refused_before_anything_runs(
 def test_help_is_the_string_under_the_field() -> None:
     docs = field_docs(TrainConfig)
     assert docs["patience"] == (
-        "Epochs without a better validation loss before training stops; 0 never stops early."
+        "Epochs without a better calibrated validation loss before training stops; 0 never stops early."
     )
     assert set(docs) == {field.name for field in fields(TrainConfig)}

@@ -38,6 +38,29 @@ def test_every_trained_parameter_is_in_one_group_with_its_rate_and_decay(head: s
     assert found["classifier.bias"] == (0.5e-2, 0.0)
 
 
+def test_rates_decay_from_the_top_layer_to_the_embeddings() -> None:
+    model = LocationModel(new_config(preset_config("tiny"), "mean", ("a", "b"), 0.0))
+    config = TrainConfig(learning_rate=1e-2, head_learning_rate=3e-2, layer_decay=0.1, weight_decay=0.5)
+    groups = make_optimizer(model, config).param_groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    peaks = {
+        names[id(p)]: (group["peak"], group["weight_decay"]) for group in groups for p in group["params"]
+    }
+    assert peaks.keys() == {name for name, _ in model.named_parameters()}
+    rates = {
+        "bert.embeddings.word_embeddings.weight": (1e-4, 0.5),
+        "bert.embeddings.LayerNorm.weight": (1e-4, 0.0),
+        "bert.encoder.layer.0.attention.self.query.weight": (1e-3, 0.5),
+        "bert.encoder.layer.0.output.LayerNorm.bias": (1e-3, 0.0),
+        "bert.encoder.layer.1.output.dense.weight": (1e-2, 0.5),
+        "classifier.weight": (3e-2, 0.5),
+    }
+    assert {name: peaks[name] for name in rates} == {
+        name: (pytest.approx(rate), decay) for name, (rate, decay) in rates.items()
+    }
+    assert len(groups) == 8, "a group for each rate and decay: embeddings, two layers, head"
+
+
 def test_balanced_weights_make_locations_count_alike_and_leave_absent_ones_out() -> None:
     labels = np.array([0] * 6 + [2] * 2)
     weights = class_weights("balanced", labels, 4)

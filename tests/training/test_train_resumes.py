@@ -116,7 +116,7 @@ def test_a_run_that_was_asked_to_end_loses_no_step_and_goes_on_to_the_same_end(
     assert f"going on from checkpoint step-{last_step:08d}" in caplog.text
     steps = [point["step"] for point in points if "train/loss" in point]
     assert steps == list(range(1, report.num_steps + 1)), "the curve is whole, each point in it once"
-    assert report.epochs_run == 40
+    assert report.epochs_run == CONFIG.epochs
     assert final_state(kept) == uninterrupted(tokens, tmp_path)
 
 

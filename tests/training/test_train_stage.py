@@ -74,7 +74,7 @@ def test_a_trained_folder_is_whole_and_answers_what_its_golden_file_says(
     epochs = [point for point in points if "epoch" in point]
     assert [point["epoch"] for point in epochs] == [1, 2, 3]
     assert report.epochs_run == 3
-    assert report.validation_loss == min(point["validation/loss"] for point in epochs)
+    assert report.validation_loss == min(point["validation/calibrated_loss"] for point in epochs)
     assert report.validation_accuracy == 1.0, "the two compositions are easy to tell apart"
     assert report.facts["precision"] == "float32"
 

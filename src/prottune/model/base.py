@@ -6,19 +6,25 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import BertConfig
 
 from prottune.artifacts import file_sha256
 from prottune.errors import ArtifactError, ConfigError
 from prottune.model.classifier import BaseFacts, LocationModel, new_config
+from prottune.model.encoders import say_if_never_packed
 from prottune.model.fetching import local_folder
 from prottune.model.presets import PRESETS, preset_config
-from prottune.model.published import check_vocabulary, encoder_weights, read_config, weight_files
+from prottune.model.published import (
+    VOCABULARY_FILES,
+    encoder_weights,
+    read_config,
+    read_encoder,
+    weight_files,
+)
 
 CONTAMINATED = ("protbertbfdlocalization",)
 """Letters in the names of published models that were trained on DeepLoc's own labels.
@@ -39,9 +45,9 @@ def load_base(
 ) -> LocationModel:
     """Get a base model and put a new head for these locations onto it; `.base` says what it was.
 
-    Raises: ConfigError for a name that means nothing, another vocabulary or a contaminated base;
-        ArtifactError for weights that are missing, misshapen or more than weights; StorageError when the
-        Hub or the object store fails.
+    Raises: ConfigError for a name that means nothing, another family or vocabulary, or a contaminated base;
+        ArtifactError for weights that are missing, misshapen or more than weights, or a vocabulary that
+        lacks a residue; StorageError when the Hub or the object store fails.
     """
     with tempfile.TemporaryDirectory(prefix="prottune-base-") as scratch:
         return build_model(find_base(base_model, revision, Path(scratch)), head, labels, head_dropout)
@@ -58,8 +64,10 @@ def find_base(base_model: str, revision: str, scratch: Path) -> Base:
     _refuse_contaminated(base_model)
     folder, found_revision = local_folder(base_model, revision, scratch)
     _refuse_contaminated(str(read_config(folder).get("_name_or_path", "")))
-    check_vocabulary(folder)
-    return Base(BaseFacts(base_model, found_revision, _digest(folder)), folder)
+    encoder = read_encoder(folder)
+    say_if_never_packed(encoder.config)
+    digest = _digest(folder, with_vocabulary=encoder.token_ids is not None)
+    return Base(BaseFacts(base_model, found_revision, digest), folder)
 
 
 def build_model(base: Base, head: str, labels: Sequence[str], head_dropout: float) -> LocationModel:
@@ -70,31 +78,39 @@ def build_model(base: Base, head: str, labels: Sequence[str], head_dropout: floa
         # From scratch, random positions drown the residues; from zero they are learned where they help.
         torch.nn.init.zeros_(model.bert.embeddings.position_embeddings.weight)
     else:
-        config = BertConfig(**read_config(base.folder))
-        model = LocationModel(new_config(config, head, labels, head_dropout))
+        encoder = read_encoder(base.folder)
+        model = LocationModel(new_config(encoder.config, head, labels, head_dropout, encoder.token_ids))
         _put_weights(model, base.folder)
     model.base = replace(base.facts)
     return model
 
 
 def _put_weights(model: LocationModel, folder: Path) -> None:
-    weights = encoder_weights(folder)
-    wanted = {f"bert.{name}": tensor for name, tensor in model.bert.state_dict().items()}
-    if model.config.head == "cls":
-        pooler = {f"bert.pooler.{name}": name for name in model.head.state_dict()}
-        if pooler.keys() <= weights.keys():  # bases published without a pooler start with a new one
-            model.head.load_state_dict({name: weights[key] for key, name in pooler.items()})
-    if missing := sorted(wanted.keys() - weights.keys()):
-        raise ArtifactError(
-            f"{folder}: {len(missing)} encoder weights are missing, for example {', '.join(missing[:5])}"
-        )
-    for name, tensor in wanted.items():
-        if weights[name].shape != tensor.shape:
+    encoder, prefix = model.base_model, model.base_model_prefix
+    weights = encoder_weights(folder, prefix)
+    for name, tensor in encoder.state_dict().items():
+        if name in weights and weights[name].shape != tensor.shape:
             raise ArtifactError(
-                f"{folder}: {name} has shape {tuple(weights[name].shape)}, "
+                f"{folder}: {prefix}.{name} has shape {tuple(weights[name].shape)}, "
                 f"config.json says {tuple(tensor.shape)}"
             )
-    model.bert.load_state_dict({name.removeprefix("bert."): weights[name] for name in wanted})
+    absent = set(encoder.load_state_dict(weights, strict=False).missing_keys)
+    if missing := sorted(absent & model.layout.learned):  # angles of positions, say, are computed
+        raise ArtifactError(
+            f"{folder}: {len(missing)} encoder weights are missing, for example "
+            f"{', '.join(f'{prefix}.{name}' for name in missing[:5])}"
+        )
+    if model.config.head == "cls":
+        _put_pooler(model.head, weights)
+
+
+def _put_pooler(head: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Start the `cls` head from the base's pooler; bases published without one start with a new one."""
+    pooler = {name: weights.get(f"pooler.{name}") for name in head.state_dict()}
+    if all(
+        found is not None and found.shape == head.get_parameter(name).shape for name, found in pooler.items()
+    ):
+        head.load_state_dict(pooler)
 
 
 def _refuse_contaminated(name: str) -> None:
@@ -107,8 +123,13 @@ def _refuse_contaminated(name: str) -> None:
             )
 
 
-def _digest(folder: Path) -> str:
-    """SHA-256 over the hashes of config and weights: the identity of what training started from."""
+def _digest(folder: Path, with_vocabulary: bool) -> str:
+    """SHA-256 over the hashes of config and weights: the identity of what training started from.
+
+    Where ids are translated, the vocabulary says what the weights mean and counts as well.
+    """
     files = [folder / "config.json", *weight_files(folder)]
+    if with_vocabulary:
+        files += [path for name in VOCABULARY_FILES if (path := folder / name).is_file()][:1]
     lines = "".join(f"{path.name} {file_sha256(path)}\n" for path in files)
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -36,6 +36,15 @@ def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> float:
     return math.exp(best) if loss(best) < loss(0.0) else 1.0
 
 
+def calibrated_loss(logits_NC: Tensor, labels_N: Tensor) -> float:
+    """The loss that is left once overconfidence is taken out by temperature.
+
+    Temperatures below 1 do not count: where all answers are right, the loss would be 0, sure or not.
+    """
+    temperature = max(1.0, fit_temperature(logits_NC, labels_N))
+    return functional.cross_entropy(logits_NC.double() / temperature, labels_N.long()).item()
+
+
 def _minimum(function, low: float, high: float, num_steps: int = 60) -> float:  # type: ignore[no-untyped-def]
     """Where a function with a single minimum has it, by golden-section search."""
     ratio = (math.sqrt(5) - 1) / 2

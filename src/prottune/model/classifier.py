@@ -6,27 +6,30 @@ Shapes: B proteins, T tokens, D width of the encoder, C locations.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from prottune.alphabet import NUM_SPECIAL_TOKENS
 from prottune.errors import DataError
+from prottune.model.encoders import (
+    embeddings_of,
+    encoder_config,
+    encoder_settings,
+    hidden_states,
+    layers_of,
+    make_encoder,
+    position_tables,
+)
 from prottune.model.heads import HEADS
-from prottune.model.packed import PACKED_ATTENTION, PackedBatch
+from prottune.model.packed import PackedBatch
 
 MAX_TRAINED_POSITIONS = 8192
 """Position tables with more rows are frozen: ProtBERT's 40,000 rows are a tenth of its parameters, a batch
 touches few of them, and their dense gradient would be exchanged, stored and decayed at every step."""
-
-_ENCODER_SETTINGS = (
-    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-    *("hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "max_position_embeddings"),
-    *("type_vocab_size", "initializer_range", "layer_norm_eps", "pad_token_id"),
-)
-"""What of a base's settings describes its encoder; labels, heads and tasks of its past are left behind."""
 
 
 @dataclass(frozen=True)
@@ -40,35 +43,58 @@ class BaseFacts:
     """SHA-256 over config and weights (of a preset: over its settings)."""
 
 
-class LocationConfig(BertConfig):  # type: ignore[misc]
-    """BERT's settings and the name of our head."""
+class LocationConfig(PreTrainedConfig):  # type: ignore[misc]
+    """An encoder's settings, what prottune's tokens are to it, and the name of our head."""
 
     model_type = "prottune"
 
+    encoder: dict[str, Any] | None = None
+    """The settings of its family; `model_type` names the family."""
+    token_ids: list[int] | None = None
+    """The encoder's own id of each token of `alphabet.VOCABULARY`; None if they are the same (ProtBERT)."""
     head: str = "attention"
     head_dropout: float | int = 0.1
 
+    def encoder_config(self) -> PreTrainedConfig:
+        """The encoder's settings as its family's own class.
+
+        Raises: ConfigError for a family that prottune does not fine-tune.
+        """
+        assert self.encoder is not None, "made by new_config or read from a model folder"
+        return encoder_config(self.encoder, "config.json")
+
+    @property
+    def hidden_size(self) -> int:
+        """Numbers a residue: the encoder's width."""
+        return int(self.encoder_config().hidden_size)
+
 
 class LocationModel(PreTrainedModel):  # type: ignore[misc]
-    """Answers in which part of the cell a protein lives: one logit a location, linear to the end."""
+    """Answers in which part of the cell a protein lives: one logit a location, linear to the end.
+
+    The encoder's attribute is named as transformers names it in its own classifiers: `bert`, `esm` ...;
+    `base_model` is the encoder of any family.
+    """
 
     config_class = LocationConfig
-    base_model_prefix = "bert"
-    _supports_attention_backend = True
     supports_gradient_checkpointing = True
 
     base: BaseFacts | None = None
     """What training started from; None for a model that was loaded from a folder."""
 
     def __init__(self, config: LocationConfig) -> None:
-        config._attn_implementation = PACKED_ATTENTION
         super().__init__(config)
-        self.bert = BertModel(config, add_pooling_layer=False)
+        encoder, self.layout = make_encoder(config.encoder_config(), config.token_ids)
+        self.base_model_prefix = encoder.base_model_prefix
+        self.add_module(self.base_model_prefix, encoder)
+        own_ids_V = None if config.token_ids is None else torch.tensor(config.token_ids)
+        self.register_buffer("own_ids_V", own_ids_V, persistent=False)
         self.head = HEADS[config.head](config.hidden_size, config.head_dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
-        if config.max_position_embeddings > MAX_TRAINED_POSITIONS:
-            self.bert.embeddings.position_embeddings.requires_grad_(False)
+        for table in position_tables(encoder).values():
+            if table.num_embeddings > MAX_TRAINED_POSITIONS:
+                table.requires_grad_(False)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Leave head and classifier as torch makes them; the encoder has started by its own rule already.
@@ -82,18 +108,25 @@ class LocationModel(PreTrainedModel):  # type: ignore[misc]
 
         Raises: DataError if a protein has more tokens than the model has positions.
         """
-        if batch.max_tokens > self.config.max_position_embeddings:
-            raise DataError(
-                f"a protein of {batch.max_tokens - NUM_SPECIAL_TOKENS} residues: this model reads at most "
-                f"{self.max_residues}; cut longer ones (--max-residues {self.max_residues})"
-            )
-        hidden_TD = self.bert(
-            input_ids=batch.input_ids_1T, position_ids=batch.position_ids_1T, batch=batch
-        ).last_hidden_state[0]
+        hidden_TD = self.encode(batch) if batch.hidden_TD is None else batch.hidden_TD
         features_BD = self.head(hidden_TD, batch)
         with torch.autocast(features_BD.device.type, enabled=False):
             logits_BC: Tensor = self.classifier(features_BD.float())
         return logits_BC
+
+    def encode(self, batch: PackedBatch) -> Tensor:
+        """Return the encoder's vectors [T, D], which the head reads.
+
+        Raises: DataError if a protein has more tokens than the model has positions.
+        """
+        if batch.max_tokens > self.layout.max_tokens:
+            raise DataError(
+                f"a protein of {batch.max_tokens - NUM_SPECIAL_TOKENS} residues: this model reads at most "
+                f"{self.max_residues}; cut longer ones (--max-residues {self.max_residues})"
+            )
+        if self.own_ids_V is not None:
+            batch = replace(batch, input_ids_1T=self.own_ids_V[batch.input_ids_1T])
+        return hidden_states(self.base_model, self.layout, batch)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -102,12 +135,23 @@ class LocationModel(PreTrainedModel):  # type: ignore[misc]
 
     @property
     def max_residues(self) -> int:
-        """Residues of the longest protein that the position table has room for."""
-        return int(self.config.max_position_embeddings) - NUM_SPECIAL_TOKENS
+        """Residues of the longest protein that the encoder has positions for."""
+        return self.layout.max_tokens - NUM_SPECIAL_TOKENS
+
+    def embeddings(self) -> nn.Module:
+        """What turns tokens into vectors, below the first layer."""
+        return embeddings_of(self.base_model)
+
+    def layers(self) -> nn.ModuleList:
+        """The encoder's layers, the lowest first.
+
+        Raises: ConfigError for a family in which they cannot be told.
+        """
+        return layers_of(self.base_model)
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """The pretrained part, embeddings included."""
-        return self.bert.parameters()  # type: ignore[no-any-return]
+        return self.base_model.parameters()  # type: ignore[no-any-return]
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """What always starts from scratch: the pooling head and the last layer."""
@@ -115,11 +159,17 @@ class LocationModel(PreTrainedModel):  # type: ignore[misc]
         yield from self.classifier.parameters()
 
 
-def new_config(encoder: BertConfig, head: str, labels: Sequence[str], head_dropout: float) -> LocationConfig:
+def new_config(
+    encoder: PreTrainedConfig,
+    head: str,
+    labels: Sequence[str],
+    head_dropout: float,
+    token_ids: Sequence[int] | None = None,
+) -> LocationConfig:
     """Settings of a model that puts a head for these locations onto an encoder."""
-    settings = {name: getattr(encoder, name) for name in _ENCODER_SETTINGS}
     return LocationConfig(
-        **settings,
+        encoder=encoder_settings(encoder),
+        token_ids=None if token_ids is None else list(token_ids),
         head=head,
         head_dropout=head_dropout,
         id2label=dict(enumerate(labels)),

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from prottune.errors import ConfigError, StorageError
 
-HUB_FILES = ("config.json", "vocab.txt", "*.safetensors", "*.safetensors.index.json", "pytorch_model.bin")
+HUB_FILES = (
+    *("config.json", "vocab.txt", "tokenizer.json"),
+    *("*.safetensors", "*.safetensors.index.json", "pytorch_model.bin"),
+)
 """All that is read of a published model; no code, no other formats."""
 
 

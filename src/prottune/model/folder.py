@@ -15,7 +15,7 @@ from transformers import BertConfig
 from prottune.alphabet import ALPHABET_SHA256
 from prottune.artifacts import read_manifest
 from prottune.errors import ArtifactError
-from prottune.model.classifier import LocationConfig, LocationModel
+from prottune.model.classifier import LocationConfig, LocationModel, new_config
 from prottune.model.heads import HEADS
 from prottune.model.tokenizer import save_tokenizer
 
@@ -25,7 +25,7 @@ HEADS_FILE = "heads.safetensors"
 CONFIG_FILE = "config.json"
 
 _STOCK_NAMES = {"head.dense.": "bert.pooler.dense."}
-"""Our names -> those of transformers' BertForSequenceClassification, in the weights of a `cls` folder."""
+"""Our names -> those of transformers' BertForSequenceClassification, in the weights of a stock folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,18 +56,20 @@ class ModelDescription:
 def save_model(model: LocationModel, folder: Path, description: ModelDescription) -> None:
     """Write config, weights, tokenizer and description into a folder in the making.
 
-    A `cls` model becomes a stock BertForSequenceClassification; other heads go to `heads.safetensors`.
+    A BERT with head `cls` becomes a stock BertForSequenceClassification. Else the encoder's weights keep the
+    names of its family, and the head goes to `heads.safetensors`.
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    if model.config.head == "cls":
+    if _is_stock(model.config):
         _save_weights({_stock_name(name): tensor for name, tensor in weights.items()}, folder / WEIGHTS_FILE)
     else:
-        encoder = {name: tensor for name, tensor in weights.items() if name.startswith("bert.")}
+        prefix = f"{model.base_model_prefix}."
+        encoder = {name: tensor for name, tensor in weights.items() if name.startswith(prefix)}
         heads = {name: tensor for name, tensor in weights.items() if name not in encoder}
         _save_weights(encoder, folder / WEIGHTS_FILE)
         _save_weights(heads, folder / HEADS_FILE)
     _write(folder / CONFIG_FILE, _config(model))
-    save_tokenizer(folder, model.config.max_position_embeddings)
+    save_tokenizer(folder, model.layout.max_tokens)
     _write(folder / DESCRIPTION_FILE, asdict(description))
 
 
@@ -76,7 +78,7 @@ def load_model(
 ) -> tuple[LocationModel, ModelDescription]:
     """Check a finished model folder byte by byte and load it, ready to answer.
 
-    The last layer stays in fp32 whatever `dtype` is.
+    The last layer and the encoder's tables of angles (rotary positions) stay in fp32 whatever `dtype` is.
 
     Raises: ArtifactError if the folder is damaged, was made by another stage, or speaks another alphabet.
     """
@@ -89,35 +91,49 @@ def load_model(
         )
     if description.head not in HEADS:
         raise ArtifactError(f"{folder}: head {description.head!r}, expected one of {', '.join(HEADS)}")
-    model = LocationModel(_read_config(folder, description.head))
+    config = _read_config(folder, description.head)
+    model = LocationModel(config)
     if model.labels != description.labels:
         raise ArtifactError(f"{folder}: {CONFIG_FILE} and {DESCRIPTION_FILE} name other locations")
     try:
-        model.load_state_dict(_read_weights(folder, description.head))
+        model.load_state_dict(_read_weights(folder, config))
     except RuntimeError as error:  # torch names every key, line by line
         raise ArtifactError(
             f"{folder}: the weights do not fit {CONFIG_FILE}: {' '.join(str(error).split())}"
         ) from error
-    model.to(device=device, dtype=dtype).classifier.float()
+    model.to(device)
+    for parameter in model.parameters():  # not `model.to(dtype)`: bf16 angles turn far residues wrongly
+        parameter.data = parameter.data.to(dtype)
+    model.classifier.float()
     return model.eval().requires_grad_(False), description
+
+
+def _is_stock(config: LocationConfig) -> bool:
+    """Whether stock transformers knows this head on this encoder."""
+    assert config.encoder is not None, "a model has an encoder"
+    return config.head == "cls" and config.encoder["model_type"] == "bert"
 
 
 def _read_config(folder: Path, head: str) -> LocationConfig:
     settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     settings.pop("model_type")
-    if head == "cls":
-        settings["head_dropout"] = settings.pop("classifier_dropout")
-    return LocationConfig(**{**settings, "head": head})
+    if "encoder" in settings:
+        return LocationConfig(**{**settings, "head": head})
+    # A stock BERT, or an own head as written before other encoders were known: all settings in one level.
+    dropout = settings.pop("classifier_dropout" if head == "cls" else "head_dropout")
+    labels = [settings["id2label"][str(index)] for index in range(len(settings["id2label"]))]
+    return new_config(BertConfig(**settings), head, labels, dropout)
 
 
 def _config(model: LocationModel) -> dict[str, Any]:
-    settings = model.config.to_dict()
+    settings: dict[str, Any] = model.config.to_dict()
     settings.pop("_name_or_path", None)
-    if model.config.head != "cls":
+    if not _is_stock(model.config):
         return {**settings, "architectures": ["LocationModel"]}
-    for ours in ("head", "head_dropout", "model_type"):
+    for ours in ("encoder", "token_ids", "head", "head_dropout", "model_type"):
         settings.pop(ours)
-    stock = BertConfig(**{**settings, "classifier_dropout": model.config.head_dropout})
+    encoder = {name: value for name, value in model.config.encoder.items() if name != "model_type"}
+    stock = BertConfig(**{**settings, **encoder, "classifier_dropout": model.config.head_dropout})
     return {**stock.to_dict(), "architectures": ["BertForSequenceClassification"]}
 
 
@@ -139,12 +155,12 @@ def _save_weights(weights: dict[str, Tensor], path: Path) -> None:
     safetensors.torch.save_file(weights, path, metadata={"format": "pt"})
 
 
-def _read_weights(folder: Path, head: str) -> dict[str, Tensor]:
-    files = (WEIGHTS_FILE,) if head == "cls" else (WEIGHTS_FILE, HEADS_FILE)
+def _read_weights(folder: Path, config: LocationConfig) -> dict[str, Tensor]:
+    files = (WEIGHTS_FILE,) if _is_stock(config) else (WEIGHTS_FILE, HEADS_FILE)
     weights = {}
     for name in files:
         weights.update(safetensors.torch.load_file(folder / name))
-    return {_our_name(name): tensor for name, tensor in weights.items()}
+    return {_our_name(name): tensor for name, tensor in weights.items()} if _is_stock(config) else weights
 
 
 def _read_description(path: Path) -> ModelDescription:

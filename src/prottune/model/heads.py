@@ -1,5 +1,7 @@
 """From an encoder's residue vectors to one feature vector a protein: three ways to pool.
 
+A head that reads no more than one vector a protein offers it as `pool`: then no residue need be kept.
+
 Shapes: B proteins, T tokens, R residues (no [CLS], no [SEP]), D width of the encoder.
 """
 
@@ -8,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from prottune.model.packed import PackedBatch
+from prottune.alphabet import NUM_SPECIAL_TOKENS
+from prottune.model.packed import PackedBatch, round_up
 
 KERNEL_SIZE = 9
 """Residues that one step of light attention sees. Source: Staerk et al. 2021, section 2.3."""
@@ -23,9 +26,13 @@ class ClsHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
-        cls_BD = hidden_TD[batch.boundaries[:-1].long()]
-        features_BD: Tensor = self.dropout(torch.tanh(self.dense(cls_BD)))
+        features_BD: Tensor = self.dropout(torch.tanh(self.dense(self.pool(hidden_TD, batch))))
         return features_BD
+
+    @staticmethod
+    def pool(hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
+        """The one vector a protein [B, D] that this head reads: that of [CLS]."""
+        return hidden_TD[batch.boundaries[:-1].long()]
 
 
 class MeanHead(nn.Module):
@@ -36,12 +43,16 @@ class MeanHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
+        features_BD: Tensor = self.dropout(self.pool(hidden_TD, batch))
+        return features_BD
+
+    @staticmethod
+    def pool(hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
+        """The one vector a protein [B, D] that this head reads: the mean of its residues'."""
         residues_RD = hidden_TD[batch.residue_index_R].float()
-        means_BD = torch.stack(
+        return torch.stack(
             [part.mean(dim=0) for part in torch.split(residues_RD, list(batch.num_residues_each))]
         )
-        features_BD: Tensor = self.dropout(means_BD)
-        return features_BD
 
 
 class AttentionHead(nn.Module):
@@ -79,12 +90,13 @@ class AttentionHead(nn.Module):
         """Run the convolution over all proteins at once, with zeros between neighbours as at the ends."""
         gap = KERNEL_SIZE // 2
         num_residues = len(batch.residue_index_R)
-        lengths_B = batch.boundaries.diff() - (hidden_TD.shape[0] - num_residues) // batch.num_proteins
+        lengths_B = batch.boundaries.diff() - NUM_SPECIAL_TOKENS
         protein_R = torch.repeat_interleave(
             torch.arange(batch.num_proteins, device=hidden_TD.device), lengths_B, output_size=num_residues
         )
         slots_R = torch.arange(num_residues, device=hidden_TD.device) + gap * protein_R
-        row_ND = hidden_TD.new_zeros(num_residues + gap * (batch.num_proteins - 1), hidden_TD.shape[1])
+        num_slots = round_up(num_residues + gap * (batch.num_proteins - 1), batch.row_step)
+        row_ND = hidden_TD.new_zeros(num_slots, hidden_TD.shape[1])
         row_ND = row_ND.index_copy(0, slots_R, hidden_TD[batch.residue_index_R])
         convolved_EN: Tensor = self.convolution(row_ND.T[None])[0]
         return convolved_EN.T[slots_R]

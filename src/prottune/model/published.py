@@ -1,4 +1,4 @@
-"""A BERT folder as others publish it: settings, vocabulary and weights, read without running anything."""
+"""An encoder as others publish it: settings, vocabulary and weights, read without running anything."""
 
 from __future__ import annotations
 
@@ -7,25 +7,49 @@ import pickle
 import re
 import warnings
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
-from prottune.alphabet import VOCABULARY
+from prottune.alphabet import STANDARD_RESIDUES, VOCABULARY
 from prottune.errors import ArtifactError, ConfigError
+from prottune.model.encoders import encoder_config
 
 PICKLE_FILE = "pytorch_model.bin"
-_ENCODER_PARTS = ("embeddings.", "encoder.", "pooler.")
+VOCABULARY_FILES = ("vocab.txt", "tokenizer.json")
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+
+_SPELLINGS = {
+    "[PAD]": ("[PAD]", "<pad>"),
+    "[UNK]": ("[UNK]", "<unk>"),
+    "[CLS]": ("[CLS]", "<cls>", "<s>"),
+    "[SEP]": ("[SEP]", "<eos>", "<sep>", "</s>"),
+    "[MASK]": ("[MASK]", "<mask>"),
+}
+"""How vocabularies write the tokens that are no residues; ESM's are the second."""
+
+_NEEDED = ("[PAD]", "[CLS]", "[SEP]", *STANDARD_RESIDUES, "X")
+"""All that `alphabet.encode` writes, and padding. What else is missing counts as X."""
+
+
+@dataclass(frozen=True)
+class PublishedEncoder:
+    """What a folder says of its encoder."""
+
+    config: PreTrainedConfig
+    token_ids: tuple[int, ...] | None
+    """The encoder's own id of each token of `alphabet.VOCABULARY`; None if they are the same."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The settings of config.json. ProtBERT's has no `model_type`; that means bert.
 
-    Raises: ArtifactError if there is none or it is no JSON object; ConfigError if it is no BERT's.
+    Raises: ArtifactError if there is none or it is no JSON object.
     """
     path = folder / "config.json"
     try:
@@ -36,22 +60,38 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path}: not JSON ({error})") from error
     if not isinstance(settings, dict):
         raise ArtifactError(f"{path}: expected a JSON object, got {type(settings).__name__}")
-    kind = settings.pop("model_type", "bert")
-    if kind not in ("bert", "prottune"):
-        raise ConfigError(f"{path}: model_type {kind!r}; prottune fine-tunes BERT encoders such as ProtBERT")
-    if settings.get("vocab_size") != len(VOCABULARY):
-        raise ConfigError(
-            f"{path}: vocab_size {settings.get('vocab_size')}, expected ProtBERT's {len(VOCABULARY)}"
-        )
-    return settings
+    return {"model_type": "bert", **settings}
 
 
-def check_vocabulary(folder: Path) -> None:
-    """Make sure that the model numbers residues as prottune does.
+def read_encoder(folder: Path) -> PublishedEncoder:
+    """What a folder says of its encoder: settings, and its own id of each of our tokens.
 
-    Raises: ConfigError naming the first token that differs, or that there is no vocabulary to compare.
+    A BERT must number residues as ProtBERT does: its folder then loads in stock transformers. Of other
+    families the numbers are translated.
+
+    Raises: ConfigError for another family, another BERT vocabulary or none; ArtifactError for a vocabulary
+        that lacks a residue.
     """
-    path, tokens = _read_vocabulary(folder)
+    settings, where = read_config(folder), str(folder / "config.json")
+    token_ids = None
+    if settings["model_type"] == "prottune":  # our own folder: its vocab.txt is ours whatever the encoder's
+        token_ids = settings.get("token_ids")
+        settings = settings.get("encoder") or {**settings, "model_type": "bert"}
+    elif settings["model_type"] != "bert":
+        config = encoder_config(settings, where)
+        return PublishedEncoder(config, _own_ids(folder, config.vocab_size))
+    if settings["model_type"] == "bert" and settings.get("vocab_size") != len(VOCABULARY):
+        raise ConfigError(
+            f"{where}: vocab_size {settings.get('vocab_size')}, expected ProtBERT's {len(VOCABULARY)}"
+        )
+    _check_vocabulary(folder)
+    return PublishedEncoder(encoder_config(settings, where), None if token_ids is None else tuple(token_ids))
+
+
+def _check_vocabulary(folder: Path) -> None:
+    """Refuse a vocabulary that is not ours, naming the first token that differs."""
+    path, numbered = _read_vocabulary(folder)
+    tokens = [token for _, token in sorted(numbered)]
     for index, (found, expected) in enumerate(zip(tokens, VOCABULARY, strict=False)):
         if found != expected:
             raise ConfigError(f"{path}: token {index} is {found!r}, expected {expected!r} as in ProtBERT")
@@ -59,14 +99,46 @@ def check_vocabulary(folder: Path) -> None:
         raise ConfigError(f"{path}: {len(tokens)} tokens, expected {len(VOCABULARY)} as in ProtBERT")
 
 
-def _read_vocabulary(folder: Path) -> tuple[Path, list[str]]:
-    listed, tokenizer = folder / "vocab.txt", folder / "tokenizer.json"
+def _own_ids(folder: Path, vocab_size: int) -> tuple[int, ...]:
+    """The encoder's own id of each of our tokens."""
+    path, numbered = _read_vocabulary(folder)
+    ids = {token: index for index, token in numbered}
+    spelled = {
+        token: next((spelling for spelling in _SPELLINGS.get(token, (token,)) if spelling in ids), None)
+        for token in VOCABULARY
+    }
+    if missing := [token for token in _NEEDED if spelled[token] is None]:
+        raise ArtifactError(
+            f"{path}: no token for {', '.join(missing)}; expected one for each standard residue, X, and "
+            "the start, the end and the padding of a sequence"
+        )
+    own = tuple(ids[spelling or "X"] for spelling in spelled.values())
+    if max(own) >= vocab_size:
+        raise ArtifactError(f"{path}: id {max(own)}, but config.json has vocab_size {vocab_size}")
+    return own
+
+
+def _read_vocabulary(folder: Path) -> tuple[Path, list[tuple[int, str]]]:
+    """Ids with their tokens, of vocab.txt (one token a line) or else of tokenizer.json."""
+    listed, tokenizer = (folder / name for name in VOCABULARY_FILES)
     if listed.is_file():
-        return listed, listed.read_text(encoding="utf-8").split()
-    if tokenizer.is_file():
-        ids = json.loads(tokenizer.read_text(encoding="utf-8"))["model"]["vocab"]
-        return tokenizer, sorted(ids, key=lambda token: int(ids[token]))
-    raise ConfigError(f"{folder}: neither vocab.txt nor tokenizer.json, so the meaning of its ids is unknown")
+        return listed, list(enumerate(listed.read_text(encoding="utf-8").split()))
+    if not tokenizer.is_file():
+        raise ConfigError(
+            f"{folder}: neither vocab.txt nor tokenizer.json, so the meaning of its ids is unknown"
+        )
+    try:
+        content = json.loads(tokenizer.read_text(encoding="utf-8"))
+        added = {token["content"]: token["id"] for token in content.get("added_tokens", ())}
+        ids = {**content["model"]["vocab"], **added}
+        return tokenizer, [(int(index), token) for token, index in ids.items()]
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:  # SentencePiece lists pieces, not ids
+        raise ConfigError(f"{tokenizer}: no table of tokens and ids ({type(error).__name__})") from error
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -81,31 +153,30 @@ def weight_files(folder: Path) -> list[Path]:
     raise ArtifactError(f"{folder}: neither model.safetensors nor {PICKLE_FILE}")
 
 
-def encoder_weights(folder: Path) -> dict[str, Tensor]:
-    """All weights of the encoder in fp32, named `bert.embeddings...`, `bert.encoder...`, `bert.pooler...`.
+def encoder_weights(folder: Path, prefix: str) -> dict[str, Tensor]:
+    """All weights of the encoder in fp32, named as its class names them: without `bert.` or another prefix.
 
-    Heads for other tasks (`cls.*` of the pre-training) are left out. A pickle is read as weights only:
-    nothing in it is executed.
+    Heads for other tasks (`cls.*` of the pre-training) are left out where names tell. A pickle is read as
+    weights only: nothing in it is executed.
 
     Raises: ArtifactError if a file is damaged or holds more than weights.
     """
     weights = {}
     for path in weight_files(folder):
-        for name, tensor in (
-            _read_pickle(path) if path.name == PICKLE_FILE else _read_safetensors(path)
-        ).items():
-            if (ours := _our_name(name)) is not None:
-                weights[ours] = tensor.float()
-    return weights
+        read = _read_pickle if path.name == PICKLE_FILE else _read_safetensors
+        weights.update(read(path))
+    start = f"{prefix}." if any(name.startswith(f"{prefix}.") for name in weights) else ""
+    return {
+        _new_name(name.removeprefix(start)): tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+        if name.startswith(start)
+    }
 
 
-def _our_name(name: str) -> str | None:
-    name = name.removeprefix("bert.")
-    if not name.startswith(_ENCODER_PARTS) or name.endswith(("position_ids", "token_type_ids")):
-        return None
+def _new_name(name: str) -> str:
     for old, new in _OLD_NAMES.items():
         name = re.sub(rf"{re.escape(old)}$", new, name)
-    return f"bert.{name}"
+    return name
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

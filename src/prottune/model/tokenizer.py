@@ -22,7 +22,8 @@ def save_tokenizer(folder: Path, max_tokens: int) -> None:
     """Write `tokenizer.json`, its settings and `vocab.txt`: stock transformers then reads raw sequences.
 
     White space goes, letters become upper case, U Z O B J become X: the same ids as `alphabet.encode` of the
-    cleaned sequence. What is no residue becomes [UNK]; prottune itself refuses it.
+    cleaned sequence. What is no residue becomes [UNK]; prottune itself refuses it. These ids are what a
+    LocationModel is fed whatever its encoder; one with other ids (ESM) translates them inside.
     """
     _raw_tokenizer().save(str(folder / "tokenizer.json"))
     settings = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ import pyarrow as pa
 from prottune.errors import ArtifactError
 from prottune.records import TOKENS_FILE, Split, base_accession, read_tokens
 from prottune.training.batching import Integers
+
+if TYPE_CHECKING:
+    from prottune.model.packed import PackedBatch
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,12 @@ class Examples:
         """Token ids of some proteins, counted within this split."""
         rows = (int(self.rows_N[protein]) for protein in proteins)
         return [self._flat_ids[self._offsets[row] : self._offsets[row + 1]] for row in rows]
+
+    def batch(self, proteins: Iterable[int], row_step: int = 1) -> PackedBatch:
+        """Some proteins side by side, as the model reads them; the row is a multiple of `row_step`."""
+        from prottune.model.packed import PackedBatch
+
+        return PackedBatch.from_ids(self.ids(proteins), row_step)
 
 
 def read_examples(tokens: Path, split: Split, num_labels: int) -> Examples:

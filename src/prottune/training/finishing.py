@@ -20,6 +20,7 @@ from prottune.model.classifier import LocationModel
 from prottune.model.folder import ModelDescription, save_model
 from prottune.model.golden import write_golden
 from prottune.model.inference import Predictor
+from prottune.training.adaptation import merge_adapters
 from prottune.training.examples import Examples, seen_proteins
 from prottune.training.job import Job
 from prottune.training.snapshots import Best
@@ -44,7 +45,9 @@ def _calibrate(job: Job, model: LocationModel, best: Best, validation: Examples)
     labels_N = torch.from_numpy(validation.labels_N)
     temperature = fit_temperature(best.logits_NC, labels_N)
     calibrated_NC = best.logits_NC / temperature
-    model.cpu().float().load_state_dict(best.weights)
+    model.cpu().float().load_state_dict(model.state_dict() | best.weights)
+    if job.config.lora_rank:
+        merge_adapters(model)
     fold_temperature(model, temperature)
     return ModelDescription(
         label_set=job.label_set,

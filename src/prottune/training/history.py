@@ -50,23 +50,33 @@ class HistoryWriter:
         self._stream.close()
 
 
-class HistoryFollower:
-    """Hand each new whole line of a growing history to its receivers, once and in order."""
+class NewLines:
+    """The whole lines that a growing file got since it was last asked."""
 
-    def __init__(self, path: Path, *receivers: Receiver) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._receivers = receivers
         self._read = 0
 
-    def catch_up(self) -> None:
+    def read(self) -> list[bytes]:
         if not self._path.exists():
-            return
+            return []
         with self._path.open("rb") as stream:
             stream.seek(self._read)
             fresh = stream.read()
         whole = fresh[: fresh.rfind(b"\n") + 1]
         self._read += len(whole)
-        for line in whole.splitlines():
+        return whole.splitlines()
+
+
+class HistoryFollower:
+    """Hand each new whole line of a growing history to its receivers, once and in order."""
+
+    def __init__(self, path: Path, *receivers: Receiver) -> None:
+        self._lines = NewLines(path)
+        self._receivers = receivers
+
+    def catch_up(self) -> None:
+        for line in self._lines.read():
             for receive in self._receivers:
                 receive(json.loads(line))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -18,9 +19,12 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from torch import Tensor, nn
 
 from prottune.errors import DivergedError
+from prottune.model.calibration import calibrated_loss
 from prottune.model.classifier import LocationModel
-from prottune.model.packed import PackedBatch
-from prottune.training.batching import Integers, count_steps, deal, epoch_batches, fill_batches, work_of
+from prottune.model.packed import row_step_for
+from prottune.training.adaptation import rest_frozen_parts, trained_weights
+from prottune.training.batching import Integers, count_steps, fill_batches, work_of
+from prottune.training.dealing import Step, deal, plan_epoch
 from prottune.training.examples import Examples
 from prottune.training.history import HistoryWriter
 from prottune.training.keeping import NOBODY, Keeper
@@ -59,20 +63,19 @@ class Loop:
         keeper: Keeper = NOBODY,
     ) -> None:
         self._model = model.to(ranks.device)
-        self._shared: nn.Module = ranks.share_gradients(self._model)
+        self._shared: nn.Module = ranks.share_gradients(self._model, compress=config.compress_gradients)
         self._train, self._validation = train, validation
         self._config, self._ranks, self._history = config, ranks, history
         self._precision, self._keeper = precision, keeper
         self._optimizer = make_optimizer(self._model, config)
         weights_C = class_weights(config.class_weights, train.labels_N, model.config.num_labels)
         self._weights_N = weights_C[train.labels_N]
-        self._work_N = work_of(train.num_tokens_N, model.config.hidden_size)
-        self._num_steps = count_steps(train.num_tokens_N, config.tokens_per_batch, config.seed, config.epochs)
+        self._num_steps = count_steps(train.num_tokens_N, config.tokens_per_batch, config.epochs)
         self._place, self._pace, self._outcome = Place(), Pace(), Outcome()
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a moment of a run with these settings, whatever its number of ranks."""
-        self._model.load_state_dict(snapshot.model)
+        self._model.load_state_dict(self._model.state_dict() | dict(snapshot.model))
         put_optimizer_tensors(self._optimizer, self._model, snapshot.optimizer)
         self._place, self._pace, self._outcome = snapshot.place, snapshot.pace, snapshot.outcome
         if self._ranks.world_size > 1:
@@ -117,7 +120,7 @@ class Loop:
             place=replace(self._place),
             outcome=replace(self._outcome, best=replace(self._outcome.best)),
             pace=replace(self._pace, seconds_before=self._pace.seconds()),
-            model=on_host(self._model.state_dict()),
+            model=trained_weights(self._model),
             optimizer=on_host(optimizer_tensors(self._optimizer, self._model)),
             history=self._history.so_far(),
         )
@@ -134,18 +137,18 @@ class Loop:
         """Take the steps of an epoch that are not done yet."""
         self._shared.train()
         place, config = self._place, self._config
+        rest_frozen_parts(self._model, config)
         if not place.position:
             self._pace = Pace()
-        batches = epoch_batches(self._train.num_tokens_N, config.tokens_per_batch, config.seed, epoch)
         point_every = max(1, self._num_steps // _MAX_POINTS)
         started = time.perf_counter()
-        for batch in batches[place.position :]:
+        for step in self._plan(epoch)[place.position :]:
             factor = rate_factor(place.step, self._num_steps, config.warmup_share)
             set_rates(self._optimizer, factor)
-            loss = self._learn(batch)
+            loss = self._learn(step)
             place.step += 1
             place.position += 1
-            self._count(batch, loss)
+            self._count(step.proteins, loss)
             if place.step % point_every == 0:
                 self._write_point(config.learning_rate * factor)
             now = time.perf_counter()
@@ -153,23 +156,46 @@ class Loop:
             started = now
             self._border()
 
-    def _learn(self, batch: Integers) -> float:
+    def _plan(self, epoch: int) -> list[Step]:
+        return plan_epoch(
+            self._train.num_tokens_N,
+            tokens_per_batch=self._config.tokens_per_batch,
+            tokens_per_pass=self._config.tokens_per_pass,
+            seed=self._config.seed,
+            epoch=epoch,
+            world_size=self._ranks.world_size,
+            hidden_size=self._model.config.hidden_size,
+        )
+
+    def _learn(self, step: Step) -> float:
         """Take one optimizer step on a global batch and return its loss, the mean over its proteins."""
         ranks = self._ranks
-        mine = deal(batch, self._work_N, ranks.world_size)[ranks.rank]
-        total_weight = self._weights_N[batch].sum()
+        total_weight = self._weights_N[step.proteins].sum()
         self._optimizer.zero_grad()
-        if len(mine):
-            loss = self._summed_loss(mine, self._weights_N[mine]) / total_weight
-        else:  # fewer proteins than ranks: take part in the exchange of gradients, with one of 0
-            loss = self._summed_loss(batch[:1], torch.zeros(1)) / total_weight
-        # The wrapper takes the mean over ranks; the loss is a sum over them.
-        torch.autograd.backward(loss * ranks.world_size)
+        passes = self._weighted_passes(step)
+        loss = torch.zeros((), device=ranks.device)
+        for number, (proteins, weights_B) in enumerate(passes, start=1):
+            # Only the last pass exchanges gradients, so that a step has one exchange on every rank.
+            with nullcontext() if number == len(passes) else ranks.keep_gradients(self._shared):
+                part = self._summed_loss(proteins, weights_B) / total_weight
+                # The wrapper takes the mean over ranks; the loss is a sum over them.
+                torch.autograd.backward(part * ranks.world_size)
+            loss += part.detach()
         losses = ranks.gather(loss)
         norm = nn.utils.clip_grad_norm_(self._model.parameters(), self._config.max_grad_norm)
         self._stop_unless_finite(losses, float(norm))
         self._optimizer.step()
         return float(losses.sum())
+
+    def _weighted_passes(self, step: Step) -> list[tuple[Integers, Tensor]]:
+        """What this rank reads in a step; without a share, a short protein of weight 0.
+
+        A rank that read nothing could not take part in the exchange of gradients.
+        """
+        passes = step.passes[self._ranks.rank]
+        if not passes:
+            return [(self._train.num_tokens_N.argmin().reshape(1), torch.zeros(1))]
+        return [(proteins, self._weights_N[proteins]) for proteins in passes]
 
     def _summed_loss(self, proteins: Integers, weights_B: Tensor) -> Tensor:
         device = self._ranks.device
@@ -179,9 +205,10 @@ class Loop:
         return (losses_B * weights_B.to(device)).sum()
 
     def _logits(self, model: nn.Module, examples: Examples, proteins: Integers) -> Tensor:
-        batch = PackedBatch.from_ids(examples.ids(proteins)).to(self._ranks.device)
+        device = self._ranks.device
+        batch = examples.batch(proteins, row_step_for(device, self._precision)).to(device)
         half = self._precision != torch.float32
-        with torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=half):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             logits_BC: Tensor = model(batch)
         return logits_BC
 
@@ -233,19 +260,21 @@ class Loop:
                 f"step {self._place.step}, validation after epoch {epoch}: the loss is {loss}"
             )
         accuracy = float((logits_NC.argmax(dim=1) == labels_N).double().mean())
+        calibrated = calibrated_loss(logits_NC, labels_N)
         self._history.point(
             {
                 "step": self._place.step,
                 "epoch": epoch,
                 "validation/loss": loss,
+                "validation/calibrated_loss": calibrated,
                 "validation/accuracy": accuracy,
             }
         )
         best = self._outcome.best
-        if loss < best.loss:
-            best.epoch, best.loss, best.accuracy, best.logits_NC = epoch, loss, accuracy, logits_NC
+        if calibrated < best.loss:
+            best.epoch, best.loss, best.accuracy, best.logits_NC = epoch, calibrated, accuracy, logits_NC
             if self._ranks.leads:
-                best.weights = on_host(self._model.state_dict())
+                best.weights = trained_weights(self._model)
 
     @torch.no_grad()
     def _validation_logits(self) -> Tensor:
@@ -253,12 +282,15 @@ class Loop:
         self._model.eval()
         ranks, examples = self._ranks, self._validation
         logits_NC = torch.zeros(len(examples), self._model.config.num_labels, device=ranks.device)
-        for batch in self._validation_batches()[ranks.rank :: ranks.world_size]:
-            logits_NC[torch.from_numpy(batch)] = self._logits(self._model, examples, batch)
+        for proteins in self._validation_passes():
+            logits_NC[torch.from_numpy(proteins)] = self._logits(self._model, examples, proteins)
             self._border()  # as after the epoch's last step: validation changes nothing, and may be left
         return ranks.sum(logits_NC)
 
-    def _validation_batches(self) -> Sequence[Integers]:
-        longest_first = np.argsort(-self._validation.num_tokens_N, kind="stable")
-        budget = self._config.tokens_per_batch // self._ranks.world_size
-        return fill_batches(longest_first, self._validation.num_tokens_N, budget)
+    def _validation_passes(self) -> Sequence[Integers]:
+        """This rank's share of the validation proteins, in passes as long as those of training."""
+        num_tokens_N, ranks, config = self._validation.num_tokens_N, self._ranks, self._config
+        work_N = work_of(num_tokens_N, self._model.config.hidden_size)
+        mine = deal(np.arange(len(num_tokens_N)), work_N, ranks.world_size)[ranks.rank]
+        limit = config.tokens_per_pass or config.tokens_per_batch // ranks.world_size
+        return fill_batches(mine, num_tokens_N, limit)

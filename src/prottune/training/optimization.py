@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prottune.model.classifier import LocationModel
 from prottune.training.batching import Integers
@@ -25,18 +25,42 @@ def rate_factor(step: int, num_steps: int, warmup_share: float) -> float:
 
 
 def make_optimizer(model: LocationModel, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with two peak rates (encoder, head); biases and layer norms are not decayed."""
-    groups: list[dict[str, Any]] = []
-    for parameters, peak in (
-        (model.encoder_parameters(), config.learning_rate),
-        (model.head_parameters(), config.head_learning_rate),
-    ):
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
-        matrices = [parameter for parameter in trained if parameter.ndim > 1]
-        vectors = [parameter for parameter in trained if parameter.ndim <= 1]
-        for members, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
-            groups.append({"params": members, "lr": peak, "peak": peak, "weight_decay": decay})
-    return torch.optim.AdamW(groups, fused=True)
+    """AdamW over what is trained; each group has its peak rate, and only matrices are decayed."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter, peak in _peak_rates(model, config):
+        if parameter.requires_grad:
+            decay = config.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((peak, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": members, "lr": peak, "peak": peak, "weight_decay": decay}
+            for (peak, decay), members in groups.items()
+        ],
+        fused=True,
+    )
+
+
+def _peak_rates(model: LocationModel, config: TrainConfig) -> Iterator[tuple[nn.Parameter, float]]:
+    """Every parameter and the highest rate that it learns with: the lower its layer, the less.
+
+    Source: Howard & Ruder 2018, "Universal language model fine-tuning for text classification", section 3.2
+    (discriminative fine-tuning); as a factor a layer, Clark et al. 2020, "ELECTRA", appendix B.
+    """
+    layers_above = _layers_above(model) if config.layer_decay < 1 else {}
+    for parameter in model.encoder_parameters():
+        above = layers_above.get(id(parameter), 0)  # what comes after the last layer learns as it does
+        yield parameter, config.learning_rate * config.layer_decay**above
+    for parameter in model.head_parameters():
+        yield parameter, config.head_learning_rate
+
+
+def _layers_above(model: LocationModel) -> dict[int, int]:
+    """How many layers lie above a parameter's own, by the parameter's id."""
+    layers = list(model.layers())
+    found = {id(parameter): len(layers) for parameter in model.embeddings().parameters()}
+    for above, layer in enumerate(reversed(layers)):
+        found |= {id(parameter): above for parameter in layer.parameters()}
+    return found
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

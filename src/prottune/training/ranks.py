@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from prottune.errors import ConfigError, HungError
@@ -31,11 +32,23 @@ class Ranks:
         """Whether this rank writes what only one may write."""
         return self.rank == 0
 
-    def share_gradients(self, model: nn.Module) -> nn.Module:
-        """Wrap a model so that every backward pass leaves the mean of all ranks' gradients on all of them."""
+    def share_gradients(self, model: nn.Module, *, compress: bool = False) -> nn.Module:
+        """Wrap a model so that every backward pass leaves the mean of all ranks' gradients on all of them.
+
+        `compress` exchanges them as bf16.
+
+        Raises: ConfigError if this machine's exchange cannot do that.
+        """
         if self.world_size == 1:
             return model
-        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        shared = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        if compress:
+            exchange_as_bf16(shared)
+        return shared
+
+    def keep_gradients(self, shared: nn.Module) -> AbstractContextManager[None]:
+        """Inside, passes through a wrapped model add up this rank's own gradients and exchange none."""
+        return shared.no_sync() if isinstance(shared, DistributedDataParallel) else nullcontext()
 
     def seed_generators(self, seed: int, step: int) -> None:
         """Start torch's random numbers anew: they depend on (seed, step, rank) and on nothing else.
@@ -73,6 +86,27 @@ class Ranks:
         if self.leads:
             letters = torch.tensor(list(words.encode()), dtype=torch.uint8)
         return bytes(self.sum(letters).tolist()).decode()
+
+
+def exchange_as_bf16(shared: DistributedDataParallel) -> None:
+    """Halve what the ranks send each other at every step: gradients travel, and are summed, as bf16.
+
+    Raises: ConfigError if the ranks talk by something that cannot sum bf16.
+    """
+    device = next(shared.parameters()).device
+    try:
+        torch.distributed.all_reduce(torch.zeros(1, dtype=torch.bfloat16, device=device))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"compress_gradients=True: the processes talk by {torch.distributed.get_backend()}, which cannot "
+            f"exchange bf16 here ({' '.join(str(error).split())}); leave the setting out"
+        ) from error
+    shared.register_comm_hook(None, _as_bf16)
+
+
+def _as_bf16(group, bucket):  # type: ignore[no-untyped-def]  # torch takes annotated hooks for something else
+    """Torch's hook under another name: under its own, torch refuses it without NCCL."""
+    return bf16_compress_hook(group, bucket)
 
 
 @contextmanager

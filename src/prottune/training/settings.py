@@ -9,6 +9,9 @@ from prottune.errors import ConfigError
 PROTBERT_REVISION = "7a894481acdc12202f0a415dd567f6cfdb698908"
 """Commit of Rostlab/prot_bert on the Hugging Face Hub that is fetched unless another is named."""
 
+ALL_LAYERS = -1
+"""The value of `freeze_layers` that freezes the encoder whatever its number of layers is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -23,7 +26,7 @@ class TrainConfig:
     epochs: int = 10
     """Most passes over the training proteins; early stopping may end before."""
     patience: int = 3
-    """Epochs without a better validation loss before training stops; 0 never stops early."""
+    """Epochs without a better calibrated validation loss before training stops; 0 never stops early."""
     learning_rate: float = 3e-5
     """Peak rate of the encoder. From-scratch presets want about 1e-3."""
     head_learning_rate: float = 1e-3
@@ -39,7 +42,26 @@ class TrainConfig:
     class_weights: str = "none"
     """none, or rare locations weigh more in the loss: balanced (all count alike), sqrt (half the way)."""
     tokens_per_batch: int = 8192
-    """Most tokens of one optimizer step, over all processes; a longer protein forms its own batch."""
+    """Most tokens of one optimizer step, over all processes; a longer protein forms its own step."""
+    tokens_per_pass: int = 0
+    """Most tokens that a process puts through the model at a time; a longer protein goes alone. 0: its whole
+    share of a step. Lower it when memory runs out: gradients add up to the same."""
+    freeze_layers: int = 0
+    """Lower layers that stay as they are, and the embeddings with them; -1 freezes the whole encoder."""
+    cache_features: bool = True
+    """Run a wholly frozen encoder once and keep its outputs for all epochs, instead of in every epoch."""
+    lora_rank: int = 0
+    """Above 0 the encoder stays as it is and adapters of this rank (LoRA) learn beside its layers."""
+    lora_alpha: int = 16
+    """Adapters count lora_alpha / lora_rank times."""
+    lora_targets: str = "query,value"
+    """Matrices of a layer that get an adapter, by name; query,key,value,dense are all of BERT's and ESM's."""
+    layer_decay: float = 1.0
+    """Each layer's peak rate is that of the layer above times this; the embeddings have the lowest."""
+    gradient_checkpointing: bool = False
+    """Compute activations again on the way back instead of keeping them: less memory, a third more work."""
+    compress_gradients: bool = False
+    """Processes exchange gradients as bf16: half the bytes, 8 significant bits."""
     precision: str = "auto"
     """auto (bf16 where processor or GPU has it), bf16, fp32."""
     num_processes: int = 1
@@ -81,6 +103,53 @@ class TrainConfig:
             raise ConfigError(f"patience={self.patience}: expected at least 0")
         if self.tokens_per_batch < 64:
             raise ConfigError(f"tokens_per_batch={self.tokens_per_batch}: expected at least 64")
+        if self.tokens_per_pass != 0 and self.tokens_per_pass < 64:
+            raise ConfigError(f"tokens_per_pass={self.tokens_per_pass}: expected 0 or at least 64")
+        self._check_adaptation()
+
+    def _check_adaptation(self) -> None:
+        if self.freeze_layers < ALL_LAYERS:
+            raise ConfigError(
+                f"freeze_layers={self.freeze_layers}: expected a number of layers, or -1 for all"
+            )
+        if self.lora_rank < 0:
+            raise ConfigError(f"lora_rank={self.lora_rank}: expected at least 0")
+        if self.lora_alpha < 1:
+            raise ConfigError(f"lora_alpha={self.lora_alpha}: expected at least 1")
+        if not all(self.lora_target_names):
+            raise ConfigError(f"lora_targets={self.lora_targets!r}: expected names with commas between them")
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"layer_decay={self.layer_decay}: expected above 0, at most 1")
+        if self.freeze_layers == ALL_LAYERS:
+            self._refuse_what_needs_a_trained_layer()
+
+    def _refuse_what_needs_a_trained_layer(self) -> None:
+        for name in ("lora_rank", "gradient_checkpointing", "layer_decay"):
+            if (value := getattr(self, name)) != getattr(TrainConfig, name):
+                raise ConfigError(
+                    f"{name}={value}: freeze_layers={self.freeze_layers} leaves no layer that it could act "
+                    f"on; freeze fewer layers or leave out {name}"
+                )
+
+    @property
+    def lora_target_names(self) -> tuple[str, ...]:
+        """`lora_targets`, name by name."""
+        return tuple(name.strip() for name in self.lora_targets.split(","))
+
+    def num_frozen(self, num_layers: int) -> int:
+        """How many layers of an encoder with so many stay as they are.
+
+        Raises: ConfigError if it has fewer than are to be frozen, or if a setting needs one that learns.
+        """
+        if self.freeze_layers > num_layers:
+            raise ConfigError(
+                f"freeze_layers={self.freeze_layers}: the base model has {num_layers} layers; "
+                f"expected at most {num_layers}"
+            )
+        frozen = num_layers if self.freeze_layers == ALL_LAYERS else self.freeze_layers
+        if frozen == num_layers:
+            self._refuse_what_needs_a_trained_layer()
+        return frozen
 
 
 @dataclass(frozen=True, kw_only=True)

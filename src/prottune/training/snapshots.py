@@ -30,14 +30,18 @@ _BEST_WEIGHTS = "weights."
 
 @dataclass
 class Best:
-    """The epoch with the lowest validation loss so far."""
+    """The epoch with the lowest calibrated validation loss so far.
+
+    The model that is kept will be calibrated, so overconfidence, which grows while accuracy still does, must
+    not decide which epoch that is.
+    """
 
     epoch: int = 0
     loss: float = float("inf")
     accuracy: float = 0.0
     logits_NC: Tensor = field(default_factory=lambda: torch.empty(0))
     weights: dict[str, Tensor] = field(default_factory=dict)
-    """On the host, and on rank 0 only."""
+    """Of what is trained, on the host, and on rank 0 only."""
 
 
 @dataclass
@@ -90,6 +94,7 @@ class Snapshot:
     outcome: Outcome
     pace: Pace
     model: Mapping[str, Tensor]
+    """Of what is trained; the rest is the base's."""
     optimizer: Mapping[str, Tensor]
     history: bytes
     """Points of the curve up to this moment."""

@@ -24,6 +24,7 @@ from prottune.training.job import Job, read_report
 from prottune.training.processes import launched_by_torchrun, run_ranks
 from prottune.training.settings import TrainConfig, TrainReport
 from prottune.training.stopping import Stop, ending_when_stopped
+from prottune.training.words import Listener
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def train(
         )
     manifest = read_manifest(tokens, "tokenize")
     train_set = _check_tokens(tokens, manifest)
-    num_steps = count_steps(train_set.num_tokens_N, config.tokens_per_batch, config.seed, config.epochs)
+    num_steps = count_steps(train_set.num_tokens_N, config.tokens_per_batch, config.epochs)
     run = _train_as_one_of_many if launched_by_torchrun(os.environ) else _train_in_new_processes
     with (
         tempfile.TemporaryDirectory(prefix="prottune-train-") as scratch,
@@ -87,9 +88,14 @@ def _train_in_new_processes(order: _Order, receivers: Sequence[Receiver], scratc
     with order.new_model_folder() as draft:
         job = _resumed(_new_job(order, draft, scratch))
         job.write(scratch)
-        follower = HistoryFollower(draft.path / HISTORY_FILE, *receivers)
+        followers = (Listener(scratch), HistoryFollower(draft.path / HISTORY_FILE, *receivers))
+
+        def catch_up() -> None:
+            for follower in followers:
+                follower.catch_up()
+
         with _refusing_divergence(job):
-            run_ranks(scratch, order.config.num_processes, follower.catch_up)
+            run_ranks(scratch, order.config.num_processes, catch_up)
         report = read_report(scratch)
     return order.finished(report)
 

@@ -18,7 +18,9 @@ from prottune.model.base import build_model
 from prottune.model.classifier import LocationModel
 from prottune.model.precision import choose_precision
 from prottune.records import Split, read_tokens
+from prottune.training.adaptation import adapt, adaptation_facts
 from prottune.training.examples import Examples, read_examples
+from prottune.training.features import with_features
 from prottune.training.finishing import write_model
 from prottune.training.history import HISTORY_FILE, HistoryWriter
 from prottune.training.job import Job, present, write_failure, write_report
@@ -28,6 +30,7 @@ from prottune.training.ranks import Ranks, joined
 from prottune.training.settings import TrainReport
 from prottune.training.snapshots import Outcome, Snapshot
 from prottune.training.stopping import STOPPED_EXIT_CODE, Stop, Stopped
+from prottune.training.words import speak_into
 
 _CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 """What torch says without a class of its own, since a GPU's shortage has one."""
@@ -61,9 +64,12 @@ def _run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
     )
     torch.manual_seed(config.seed)  # every rank draws the same new weights
     model = build_model(job.base, config.head, job.labels, config.head_dropout)
+    adapt(model, config)
     for examples in (train, validation):
         _check_lengths(job, model, examples)
     precision = choose_precision(config.precision, ranks.device)
+    adapted = adaptation_facts(model, config)
+    train, validation = with_features(model, (train, validation), config, ranks, precision)
     history_file = Path(job.model) / HISTORY_FILE if ranks.leads else Path(os.devnull)
     with HistoryWriter(history_file) as history, _keeper(job, ranks) as keeper:
         loop = Loop(
@@ -88,9 +94,11 @@ def _run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
     facts = {
         "precision": str(precision).removeprefix("torch."),
         "device": ranks.device.type,
+        "attention": "packed" if model.layout.is_packed else "padded",
         "processes": str(ranks.world_size),
         "threads_per_process": str(torch.get_num_threads()),
         "base_model_digest": job.base.facts.digest,
+        **adapted,
     }
     return _report(model, outcome, temperature, time.perf_counter() - started, facts)
 
@@ -148,6 +156,8 @@ def main() -> int:
     """Run one rank; what ends it early is left as a file for the parent."""
     folder, rank = Path(sys.argv[1]), int(os.environ.get("RANK", "0"))
     threading.Thread(target=_follow_parent_to_death, daemon=True).start()
+    if rank == 0:
+        speak_into(folder)
     with present(rank, folder):
         try:
             job = Job.read(folder)
