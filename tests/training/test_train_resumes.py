@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,6 +138,24 @@ def uninterrupted(tokens: Path, tmp_path: Path) -> dict[str, Any]:
     return final_state(tmp_path / "kept-alone")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"freeze_layers": 1}, {"freeze_layers": -1}, {"lora_rank": 4}, {"tokens_per_pass": 64, "head": "cls"}],
+    ids=str,
+)
+def test_every_way_of_fine_tuning_goes_on_bit_for_bit(
+    make_token_folder, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config, tokens = replace(CONFIG, epochs=2, checkpoint_every=5, **changes), make_token_folder()
+    run_here(tokens, tmp_path / "first", str(tmp_path / "kept"), config)
+    whole, weights = final_state(tmp_path / "kept"), (tmp_path / "first/model.safetensors").read_bytes()
+    assert read_manifest(newest(tmp_path / "kept")).facts["step"] > 5
+    shutil.rmtree(newest(tmp_path / "kept"))
+    run_here(tokens, tmp_path / "second", str(tmp_path / "kept"), config)
+    assert final_state(tmp_path / "kept") == whole
+    assert (tmp_path / "second/model.safetensors").read_bytes() == weights
+
+
 def test_a_run_keeps_itself_in_a_store_and_goes_on_from_the_newest_that_is_whole(
     store: Store, make_token_folder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -216,7 +235,7 @@ def test_a_batch_that_does_not_fit_into_memory_names_the_setting(
     try:
         with pytest.raises(
             ConfigError,
-            match=r"tokens_per_batch=4096: rank 0 of 1 ran out of memory on cpu \(.*\); lower it, raise",
+            match=r"rank 0 of 1 ran out of memory on cpu \(.*\); lower tokens_per_pass \(now 0, tokens",
         ):
             run_rank(job, Ranks(0, 1, torch.device("cpu")))
     finally:

@@ -31,6 +31,7 @@ STAGE = "checkpoint"
 REFUSED_FILE = "refused.json"
 DECIDES_NOTHING = (
     *("num_processes", "num_nodes", "rank_timeout_seconds", "checkpoint_every", "keep_checkpoints"),
+    *("tokens_per_pass", "gradient_checkpointing", "cache_features"),  # memory against time
     *("base_model", "base_revision"),  # its digest decides, not where it was found
 )
 """Settings that may differ when a run is resumed: they say how it runs, not which steps it takes."""
@@ -186,16 +187,17 @@ class Checkpoints:
             )
 
     def _check_run(self, folder: Path, manifest: Manifest) -> None:
-        if manifest.facts.get("run") == self.run:
-            return
+        """Refuse a checkpoint of other settings or inputs; a setting that it does not know had its default."""
+        known_then = asdict(TrainConfig()) | manifest.settings
         now = self._deciding(asdict(self.config)) | dict(self.inputs)
-        then = self._deciding(manifest.settings) | manifest.inputs
+        then = self._deciding(known_then) | manifest.inputs
         names = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
-        changes = ", ".join(f"{name} was {then.get(name)}, now {now.get(name)}" for name in names[:5])
-        raise ConfigError(
-            f"{self.place}: {folder.name} is a checkpoint of another run ({changes}); "
-            "name another --checkpoints, or start with the settings of then"
-        )
+        if names:
+            changes = ", ".join(f"{name} was {then.get(name)}, now {now.get(name)}" for name in names[:5])
+            raise ConfigError(
+                f"{self.place}: {folder.name} is a checkpoint of another run ({changes}); "
+                "name another --checkpoints, or start with the settings of then"
+            )
 
     @staticmethod
     def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ def joined(timeout_seconds: float) -> Iterator[Ranks]:
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
         yield Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
     except RuntimeError as error:
-        if "timed out" not in str(error).lower():
+        if not re.search("timed out|timeout", str(error), re.IGNORECASE):
             raise
         raise HungError(
             f"rank {os.environ['RANK']} waited {timeout_seconds:g} s for the others: one of them has hung; "

@@ -33,7 +33,7 @@ from prottune.training.stopping import STOPPED_EXIT_CODE, Stop, Stopped
 from prottune.training.words import speak_into
 
 _CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
-"""What torch says without a class of its own, since a GPU's shortage has one."""
+"""What torch says of a processor's, in a RuntimeError without a class of its own."""
 
 
 def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
@@ -45,14 +45,17 @@ def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
     """
     try:
         return _run_rank(job, ranks)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if type(error) is RuntimeError and _CPU_OUT_OF_MEMORY not in str(error):
+    except (MemoryError, RuntimeError) as error:  # a GPU's shortage is a RuntimeError with a class of its own
+        is_shortage = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not is_shortage and _CPU_OUT_OF_MEMORY not in str(error):
             raise
+        config = job.config
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ConfigError(
-            f"tokens_per_batch={job.config.tokens_per_batch}: rank {ranks.rank} of {ranks.world_size} ran "
-            f"out of memory on {ranks.device} ({reason}); lower it, raise num_processes, or cut with "
-            "max_residues when tokenizing: a protein longer than a batch stands alone"
+            f"rank {ranks.rank} of {ranks.world_size} ran out of memory on {ranks.device} ({reason}); lower "
+            f"tokens_per_pass (now {config.tokens_per_pass}, tokens_per_batch={config.tokens_per_batch}), "
+            "set gradient_checkpointing, raise num_processes, or tokenize with a smaller max_residues: a "
+            "longer protein goes alone"
         ) from error
 
 
