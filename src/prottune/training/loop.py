@@ -2,7 +2,8 @@
 
 It is the same for one process and for many: `Ranks` hides how many there are.
 
-N proteins of a split, B of them in a rank's share of a step, C locations.
+N proteins of a split, B of them in a rank's share of a step, O outputs of the model: its locations and, if it
+has that output, the membrane's.
 """
 
 from __future__ import annotations
@@ -14,18 +15,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from torch import Tensor, nn
 
 from prottune.errors import DivergedError
-from prottune.model.calibration import calibrated_loss
 from prottune.model.classifier import LocationModel
 from prottune.model.packed import row_step_for
 from prottune.training.adaptation import rest_frozen_parts, trained_weights
 from prottune.training.batching import Integers, count_steps, deal, epoch_batches, fill_batches, work_of
 from prottune.training.examples import Examples
 from prottune.training.history import HistoryWriter
-from prottune.training.optimization import class_weights, make_optimizer, rate_factor, set_rates
+from prottune.training.losses import JointLoss, figures
+from prottune.training.optimization import make_optimizer, rate_factor, set_rates
 from prottune.training.ranks import Ranks
 from prottune.training.settings import TrainConfig
 
@@ -37,16 +37,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Best:
-    """The epoch with the lowest calibrated validation loss so far.
+    """The epoch with the lowest calibrated validation loss of the location so far.
 
-    The model that is kept will be calibrated, so overconfidence, which grows while accuracy still does, must
-    not decide which epoch that is.
+    The membrane's has no say: it is the second task. The model that is kept will be calibrated, so
+    overconfidence, which grows while accuracy still does, must not decide which epoch that is.
     """
 
     epoch: int = 0
     loss: float = float("inf")
     accuracy: float = 0.0
-    logits_NC: Tensor = field(default_factory=lambda: torch.empty(0))
+    logits_NO: Tensor = field(default_factory=lambda: torch.empty(0))
     weights: dict[str, Tensor] = field(default_factory=dict)
     """Of what is trained, on the host, and on rank 0 only."""
 
@@ -94,8 +94,7 @@ class Loop:
         self._config, self._ranks, self._history = config, ranks, history
         self._precision = precision
         self._optimizer = make_optimizer(self._model, config)
-        weights_C = class_weights(config.class_weights, train.labels_N, model.config.num_labels)
-        self._weights_N = weights_C[train.labels_N]
+        self._loss = JointLoss(train, model.config.num_labels, config)
         self._work_N = work_of(train.num_tokens_N, model.config.hidden_size)
         self._num_steps = count_steps(train.num_tokens_N, config.tokens_per_batch, config.seed, config.epochs)
         self._step = 0
@@ -137,15 +136,12 @@ class Loop:
         self._outcome.training_seconds += time.perf_counter() - started
 
     def _learn(self, batch: Integers) -> float:
-        """Take one optimizer step on a global batch and return its loss, the mean over its proteins."""
+        """Take one optimizer step on a global batch and return its loss, means over its proteins."""
         ranks = self._ranks
         mine = deal(batch, self._work_N, ranks.world_size)[ranks.rank]
-        total_weight = self._weights_N[batch].sum()
         self._optimizer.zero_grad()
-        if len(mine):
-            loss = self._summed_loss(mine, self._weights_N[mine]) / total_weight
-        else:  # fewer proteins than ranks: take part in the exchange of gradients, with one of 0
-            loss = self._summed_loss(batch[:1], torch.zeros(1)) / total_weight
+        # With fewer proteins than ranks, the others take part in the exchange of gradients with one of 0.
+        loss = self._part_of_loss(mine, batch) if len(mine) else 0 * self._part_of_loss(batch[:1], batch)
         # The wrapper takes the mean over ranks; the loss is a sum over them.
         torch.autograd.backward(loss * ranks.world_size)
         losses = ranks.gather(loss)
@@ -154,20 +150,16 @@ class Loop:
         self._optimizer.step()
         return float(losses.sum())
 
-    def _summed_loss(self, proteins: Integers, weights_B: Tensor) -> Tensor:
-        device = self._ranks.device
-        logits_BC = self._logits(self._shared, self._train, proteins)
-        labels_B = torch.from_numpy(self._train.labels_N[proteins]).to(device)
-        losses_B = F.cross_entropy(logits_BC, labels_B, reduction="none")
-        return (losses_B * weights_B.to(device)).sum()
+    def _part_of_loss(self, proteins: Integers, batch: Integers) -> Tensor:
+        return self._loss.part(self._logits(self._shared, self._train, proteins), proteins, batch)
 
     def _logits(self, model: nn.Module, examples: Examples, proteins: Integers) -> Tensor:
         device = self._ranks.device
         batch = examples.batch(proteins, row_step_for(device, self._precision)).to(device)
         half = self._precision != torch.float32
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
-            logits_BC: Tensor = model(batch)
-        return logits_BC
+            logits_BO: Tensor = model(batch)
+        return logits_BO
 
     def _stop_unless_finite(self, losses: Tensor, norm: float) -> None:
         """Refuse to go on before the step touches the weights; all ranks see the same numbers."""
@@ -210,37 +202,29 @@ class Loop:
 
     def _validate(self, epoch: int) -> None:
         """Measure on the validation proteins; every rank sees all logits, so all decide the same."""
-        logits_NC = self._validation_logits()
-        labels_N = torch.from_numpy(self._validation.labels_N)
-        loss = float(F.cross_entropy(logits_NC, labels_N))
-        if not np.isfinite(loss):
-            raise self._diverged(f"step {self._step}, validation after epoch {epoch}: the loss is {loss}")
-        accuracy = float((logits_NC.argmax(dim=1) == labels_N).double().mean())
-        calibrated = calibrated_loss(logits_NC, labels_N)
-        self._history.point(
-            {
-                "step": self._step,
-                "epoch": epoch,
-                "validation/loss": loss,
-                "validation/calibrated_loss": calibrated,
-                "validation/accuracy": accuracy,
-            }
-        )
+        logits_NO = self._validation_logits()
+        found = figures(logits_NO, self._validation, self._model.config.num_labels)
+        for name, value in found.items():
+            if not np.isfinite(value):
+                what = f"the {name.replace('_', ' ')} is {value}"
+                raise self._diverged(f"step {self._step}, validation after epoch {epoch}: {what}")
+        measured = {f"validation/{name}": value for name, value in found.items()}
+        self._history.point({"step": self._step, "epoch": epoch, **measured})
         best = self._outcome.best
-        if calibrated < best.loss:
-            best.epoch, best.loss, best.accuracy, best.logits_NC = epoch, calibrated, accuracy, logits_NC
+        if (loss := found["calibrated_loss"]) < best.loss:
+            best.epoch, best.loss, best.accuracy, best.logits_NO = epoch, loss, found["accuracy"], logits_NO
             if self._ranks.leads:
                 best.weights = trained_weights(self._model)
 
     @torch.no_grad()
     def _validation_logits(self) -> Tensor:
-        """Logits [N, C] of all validation proteins; each rank works out its share, once each."""
+        """Logits [N, O] of all validation proteins; each rank works out its share, once each."""
         self._model.eval()
         ranks, examples = self._ranks, self._validation
-        logits_NC = torch.zeros(len(examples), self._model.config.num_labels, device=ranks.device)
+        logits_NO = torch.zeros(len(examples), self._model.num_outputs, device=ranks.device)
         for batch in self._validation_batches()[ranks.rank :: ranks.world_size]:
-            logits_NC[torch.from_numpy(batch)] = self._logits(self._model, examples, batch)
-        return ranks.sum(logits_NC)
+            logits_NO[torch.from_numpy(batch)] = self._logits(self._model, examples, batch)
+        return ranks.sum(logits_NO)
 
     def _validation_batches(self) -> Sequence[Integers]:
         longest_first = np.argsort(-self._validation.num_tokens_N, kind="stable")
