@@ -18,6 +18,7 @@ from prottune.model.golden import read_golden
 from prottune.model.inference import Predictor
 from prottune.records import Split
 from prottune.training.adaptation import adapt
+from prottune.training.dealing import plan_epoch
 from prottune.training.examples import Examples, read_examples
 from prottune.training.features import with_features
 from prottune.training.history import HistoryWriter
@@ -206,12 +207,19 @@ def test_a_frozen_encoder_reads_once_for_both_tasks(
 def test_two_processes_learn_what_one_does_and_the_folder_says_so(
     tokens: Path, make_base_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Batches of 64 tokens hold a protein or two: of many no flag is known, and of some parts of others."""
+    """One takes each step at once, two in passes: steps, shares and passes without any flag, and no share."""
     config = replace(
-        CONFIG, base_model=str(make_base_folder()), head_dropout=0.0, head="cls", tokens_per_batch=64
+        CONFIG, base_model=str(make_base_folder()), head_dropout=0.0, head="cls", tokens_per_batch=192
     )
+    of_two = replace(config, num_processes=2, tokens_per_pass=64)
     one = run(new_model(config), splits_of(tokens), config, tmp_path / "curve")
-    report = train(tokens, tmp_path / "two", replace(config, num_processes=2))
+    flags = flags_of_steps(of_two, splits_of(tokens)[0])
+    assert any(not sum(map(sum, shares)) for shares in flags), "a step without a flag"
+    assert any(
+        sum(map(sum, shares)) and any(share and not sum(share) for share in shares) for shares in flags
+    )
+    assert any([] in shares for shares in flags), "a rank without a share"
+    report = train(tokens, tmp_path / "two", of_two)
     curve, curve_of_two = points(tmp_path / "curve"), points(tmp_path / "two" / "history.jsonl")
     assert len(curve) == len(curve_of_two)
     for expected, found in zip(curve, curve_of_two, strict=True):
@@ -235,6 +243,23 @@ def test_two_processes_learn_what_one_does_and_the_folder_says_so(
     assert [entry["membrane"] for entry in golden] == pytest.approx(
         [answer.membrane for answer in answers], abs=1e-5
     )
+
+
+def flags_of_steps(config: TrainConfig, train_set: Examples) -> list[list[list[int]]]:
+    """How many flags each pass of each rank has in each step of the first epoch."""
+    steps = plan_epoch(
+        train_set.num_tokens_N,
+        tokens_per_batch=config.tokens_per_batch,
+        tokens_per_pass=config.tokens_per_pass,
+        seed=config.seed,
+        epoch=1,
+        world_size=config.num_processes,
+        hidden_size=16,
+    )
+    return [
+        [[int(train_set.has_flag[proteins].sum()) for proteins in share] for share in step.passes]
+        for step in steps
+    ]
 
 
 @pytest.mark.parametrize(

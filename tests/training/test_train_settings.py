@@ -24,6 +24,8 @@ from prottune.training.settings import TrainConfig
         ("membrane_weight", float("nan"), "expected at least 0"),
         ("patience", -1, "expected at least 0"),
         ("tokens_per_batch", 63, "expected at least 64"),
+        ("tokens_per_pass", 63, "expected 0 or at least 64"),
+        ("tokens_per_pass", -1, "expected 0 or at least 64"),
         ("freeze_layers", -2, "expected a number of layers, or -1 for all"),
         ("lora_rank", -1, "expected at least 0"),
         ("lora_alpha", 0, "expected at least 1"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +22,8 @@ from prottune.errors import DivergedError
 from prottune.model.classifier import LocationModel
 from prottune.model.packed import row_step_for
 from prottune.training.adaptation import rest_frozen_parts, trained_weights
-from prottune.training.batching import Integers, count_steps, deal, epoch_batches, fill_batches, work_of
+from prottune.training.batching import Integers, count_steps, fill_batches, work_of
+from prottune.training.dealing import Step, deal, plan_epoch
 from prottune.training.examples import Examples
 from prottune.training.history import HistoryWriter
 from prottune.training.losses import JointLoss, figures
@@ -95,8 +97,7 @@ class Loop:
         self._precision = precision
         self._optimizer = make_optimizer(self._model, config)
         self._loss = JointLoss(train, model.config.num_labels, config)
-        self._work_N = work_of(train.num_tokens_N, model.config.hidden_size)
-        self._num_steps = count_steps(train.num_tokens_N, config.tokens_per_batch, config.seed, config.epochs)
+        self._num_steps = count_steps(train.num_tokens_N, config.tokens_per_batch, config.epochs)
         self._step = 0
         self._pace = _Pace()
         self._outcome = Outcome(Best(), 0, 0, 0, 0.0)
@@ -123,35 +124,49 @@ class Loop:
         rest_frozen_parts(self._model, config)
         started = time.perf_counter()
         self._pace = _Pace()
-        batches = epoch_batches(self._train.num_tokens_N, config.tokens_per_batch, config.seed, epoch)
         point_every = max(1, self._num_steps // _MAX_POINTS)
-        for batch in batches:
+        for step in self._plan(epoch):
             factor = rate_factor(self._step, self._num_steps, config.warmup_share)
             set_rates(self._optimizer, factor)
-            loss = self._learn(batch)
+            loss = self._learn(step)
             self._step += 1
-            self._count(batch, loss)
+            self._count(step.proteins, loss)
             if self._step % point_every == 0:
                 self._write_point(config.learning_rate * factor)
         self._outcome.training_seconds += time.perf_counter() - started
 
-    def _learn(self, batch: Integers) -> float:
+    def _plan(self, epoch: int) -> list[Step]:
+        return plan_epoch(
+            self._train.num_tokens_N,
+            tokens_per_batch=self._config.tokens_per_batch,
+            tokens_per_pass=self._config.tokens_per_pass,
+            seed=self._config.seed,
+            epoch=epoch,
+            world_size=self._ranks.world_size,
+            hidden_size=self._model.config.hidden_size,
+        )
+
+    def _learn(self, step: Step) -> float:
         """Take one optimizer step on a global batch and return its loss, means over its proteins."""
         ranks = self._ranks
-        mine = deal(batch, self._work_N, ranks.world_size)[ranks.rank]
         self._optimizer.zero_grad()
-        # With fewer proteins than ranks, the others take part in the exchange of gradients with one of 0.
-        loss = self._part_of_loss(mine, batch) if len(mine) else 0 * self._part_of_loss(batch[:1], batch)
-        # The wrapper takes the mean over ranks; the loss is a sum over them.
-        torch.autograd.backward(loss * ranks.world_size)
+        mine = step.passes[ranks.rank]
+        # A rank without a share reads a short protein for nothing: else it could not exchange gradients.
+        passes = mine or [self._train.num_tokens_N.argmin().reshape(1)]
+        loss = torch.zeros((), device=ranks.device)
+        for number, proteins in enumerate(passes, start=1):
+            # Only the last pass exchanges gradients, so that a step has one exchange on every rank.
+            with nullcontext() if number == len(passes) else ranks.keep_gradients(self._shared):
+                logits_BO = self._logits(self._shared, self._train, proteins)
+                part = bool(mine) * self._loss.part(logits_BO, proteins, step.proteins)
+                # The wrapper takes the mean over ranks; the loss is a sum over them.
+                torch.autograd.backward(part * ranks.world_size)
+            loss += part.detach()
         losses = ranks.gather(loss)
         norm = nn.utils.clip_grad_norm_(self._model.parameters(), self._config.max_grad_norm)
         self._stop_unless_finite(losses, float(norm))
         self._optimizer.step()
         return float(losses.sum())
-
-    def _part_of_loss(self, proteins: Integers, batch: Integers) -> Tensor:
-        return self._loss.part(self._logits(self._shared, self._train, proteins), proteins, batch)
 
     def _logits(self, model: nn.Module, examples: Examples, proteins: Integers) -> Tensor:
         device = self._ranks.device
@@ -222,11 +237,14 @@ class Loop:
         self._model.eval()
         ranks, examples = self._ranks, self._validation
         logits_NO = torch.zeros(len(examples), self._model.num_outputs, device=ranks.device)
-        for batch in self._validation_batches()[ranks.rank :: ranks.world_size]:
-            logits_NO[torch.from_numpy(batch)] = self._logits(self._model, examples, batch)
+        for proteins in self._validation_passes():
+            logits_NO[torch.from_numpy(proteins)] = self._logits(self._model, examples, proteins)
         return ranks.sum(logits_NO)
 
-    def _validation_batches(self) -> Sequence[Integers]:
-        longest_first = np.argsort(-self._validation.num_tokens_N, kind="stable")
-        budget = self._config.tokens_per_batch // self._ranks.world_size
-        return fill_batches(longest_first, self._validation.num_tokens_N, budget)
+    def _validation_passes(self) -> Sequence[Integers]:
+        """This rank's share of the validation proteins, in passes as long as those of training."""
+        num_tokens_N, ranks, config = self._validation.num_tokens_N, self._ranks, self._config
+        work_N = work_of(num_tokens_N, self._model.config.hidden_size)
+        mine = deal(np.arange(len(num_tokens_N)), work_N, ranks.world_size)[ranks.rank]
+        limit = config.tokens_per_pass or config.tokens_per_batch // ranks.world_size
+        return fill_batches(mine, num_tokens_N, limit)

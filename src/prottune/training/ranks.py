@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +47,10 @@ class Ranks:
         if compress:
             exchange_as_bf16(shared)
         return shared
+
+    def keep_gradients(self, shared: nn.Module) -> AbstractContextManager[None]:
+        """Inside, passes through a wrapped model add up this rank's own gradients and exchange none."""
+        return shared.no_sync() if isinstance(shared, DistributedDataParallel) else nullcontext()
 
     def gather(self, number: Tensor) -> Tensor:
         """One number of every rank, in float64 on the host, indexed by rank."""

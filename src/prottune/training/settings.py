@@ -44,7 +44,10 @@ class TrainConfig:
     membrane_weight: float = 0.0
     """Above 0 the model also learns which proteins are bound to a membrane; its loss counts so many times."""
     tokens_per_batch: int = 8192
-    """Most tokens of one optimizer step, over all processes; a longer protein forms its own batch."""
+    """Most tokens of one optimizer step, over all processes; a longer protein forms its own step."""
+    tokens_per_pass: int = 0
+    """Most tokens that a process puts through the model at a time; a longer protein goes alone. 0 is a
+    process's whole share of a step; lower it when memory runs out, the result stays the same."""
     freeze_layers: int = 0
     """Lower layers that stay as they are, and the embeddings with them; -1 freezes the whole encoder."""
     cache_features: bool = True
@@ -88,13 +91,13 @@ class TrainConfig:
         for name in ("warmup_share", "head_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected at least 0, below 1")
-        for name in ("weight_decay", "membrane_weight"):
+        for name in ("weight_decay", "membrane_weight", "patience"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}={getattr(self, name)}: expected at least 0")
-        if self.patience < 0:
-            raise ConfigError(f"patience={self.patience}: expected at least 0")
         if self.tokens_per_batch < 64:
             raise ConfigError(f"tokens_per_batch={self.tokens_per_batch}: expected at least 64")
+        if self.tokens_per_pass != 0 and self.tokens_per_pass < 64:
+            raise ConfigError(f"tokens_per_pass={self.tokens_per_pass}: expected 0 or at least 64")
         self._check_adaptation()
 
     def _check_adaptation(self) -> None:

@@ -41,7 +41,7 @@ def train(tokens: Path, model: Path, config: TrainConfig, on_point: Receiver | N
     manifest = read_manifest(tokens, "tokenize")
     train_set = _check_tokens(tokens, manifest)
     check_membrane_flags(tokens, train_set, config)
-    num_steps = count_steps(train_set.num_tokens_N, config.tokens_per_batch, config.seed, config.epochs)
+    num_steps = count_steps(train_set.num_tokens_N, config.tokens_per_batch, config.epochs)
     run = _train_as_one_of_many if launched_by_torchrun(os.environ) else _train_in_new_processes
     with (
         tempfile.TemporaryDirectory(prefix="prottune-train-") as scratch,
