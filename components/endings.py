@@ -33,9 +33,10 @@ def stop_early(note: Output[Markdown]) -> None:
 @dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)
 def finish(status: PipelineTaskFinalStatus) -> None:
     """Close the MLflow run as the pipeline ended."""
-    from prottune.tracking import close_run
+    from prottune.tracking import close_run, failure_told
 
-    if status.state == "SUCCEEDED":
-        close_run("FINISHED")
-    else:
-        close_run("KILLED" if status.state == "CANCELLED" else "FAILED")
+    with failure_told("finish"):
+        if status.state == "SUCCEEDED":
+            close_run("FINISHED")
+        else:
+            close_run("KILLED" if status.state == "CANCELLED" else "FAILED")

@@ -25,14 +25,20 @@ def train(
     num_processes: int,
     num_nodes: int,
     seed: int,
+    checkpoints: str,
+    checkpoint_every: int,
     num_gpus: int,
     model: Output[Model],
     metrics: Output[Metrics],
 ) -> None:
-    """Fine-tune a base model on the training proteins; `num_gpus` is what the pod is given."""
+    """Fine-tune a base model on the training proteins; started again, go on from this run's checkpoints.
+
+    `num_gpus` is what the pod is given.
+    """
     from pathlib import Path
 
     from prottune.tracking import numbers, step
+    from prottune.training.checkpoints import place_of_run
     from prottune.training.settings import TrainConfig
     from prottune.training.stage import train
 
@@ -53,8 +59,10 @@ def train(
         num_processes=num_processes,
         num_nodes=num_nodes,
         seed=seed,
+        checkpoint_every=checkpoint_every,
     )
+    place = place_of_run(checkpoints)
     with step("train", config) as tracker:
-        report = train(Path(tokens.path), Path(model.path), config, on_point=tracker.point)
+        report = train(Path(tokens.path), Path(model.path), config, tracker.point, place)
         tracker.numbers(numbers(report, "train"))
     metrics.metadata.update(numbers(report))

@@ -9,8 +9,10 @@ from typing import Any
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
+from prottune.unsent import PLACE_VARIABLE
+
 CONFIG_MAP = "prottune"
-FROM_CONFIG_MAP = ("S3_ENDPOINT", "S3_SECURE", "MLFLOW_TRACKING_URI")
+FROM_CONFIG_MAP = ("S3_ENDPOINT", "S3_SECURE", "MLFLOW_TRACKING_URI", PLACE_VARIABLE)
 SECRET = "prottune-s3"  # noqa: S105 - its name, not its content
 FROM_SECRET = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 PIPELINE_RUN_LABEL = "metadata.labels['pipeline/runid']"

@@ -24,6 +24,7 @@ from pipelines.parameters import check
 from pipelines.processes import end_processes_of
 from pipelines.progress import Progress
 from pipelines.runs import Run, new_run
+from prottune.errors import TrackingError
 from prottune.tracking import close_run
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -133,4 +134,7 @@ def _end(place: Run) -> None:
 
 def _close_as_killed(place: Run) -> None:
     os.environ.update(place.environment)
-    close_run("KILLED")
+    try:
+        close_run("KILLED")
+    except TrackingError as error:  # whoever next reaches MLflow closes it
+        print(f"warning: {error}", file=sys.stderr)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prottune.artifacts import new_folder, read_manifest
+from prottune.artifacts import MANIFEST_FILE, Manifest, new_folder, read_manifest
 from prottune.errors import ArtifactError, ConfigError
 
 
@@ -72,13 +72,46 @@ def test_every_flipped_byte_and_every_cut_is_found(tmp_path: Path) -> None:
         read_manifest(folder)
 
 
+def test_every_flipped_bit_and_every_cut_of_the_manifest_is_found(tmp_path: Path) -> None:
+    manifest = made(tmp_path / "records") / MANIFEST_FILE
+    good = manifest.read_bytes()
+    for bit in range(8 * len(good)):
+        flipped = bytearray(good)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ArtifactError):
+            Manifest.parse(bytes(flipped), "it")
+    for length in range(len(good)):
+        with pytest.raises(ArtifactError):
+            Manifest.parse(good[:length], "it")
+    assert Manifest.parse(good, "it").stage == "ingest"
+
+
+def test_facts_with_numbers_for_keys_are_sealed_as_json_spells_them(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "records", "ingest", None) as draft:
+        draft.facts["names"] = {2: "b", 10: ("a", None)}
+    assert read_manifest(tmp_path / "records").facts == {"names": {"2": "b", "10": ["a", None]}}
+
+
+def test_a_folder_made_before_manifests_carried_their_hash_is_still_read_and_its_files_checked(
+    tmp_path: Path,
+) -> None:
+    folder = made(tmp_path / "records")
+    manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    del manifest["sha256"]
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest | {"format": "prottune/1"}))
+    assert read_manifest(folder).settings == {"epochs": 3}
+    (folder / "inner/proteins.txt").write_text("MKV\n")
+    with pytest.raises(ArtifactError, match="damaged"):
+        read_manifest(folder)
+
+
 def test_a_folder_of_another_stage_or_format_is_refused(tmp_path: Path) -> None:
     folder = made(tmp_path / "records")
     with pytest.raises(ArtifactError, match="made by stage 'ingest', expected one made by 'train'"):
         read_manifest(folder, "train")
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"format": "prottune/9"}))
-    with pytest.raises(ArtifactError, match="format 'prottune/9', expected 'prottune/1'"):
+    with pytest.raises(ArtifactError, match="format 'prottune/9', expected 'prottune/2'"):
         read_manifest(folder)
     (folder / "manifest.json").write_text("{")
     with pytest.raises(ArtifactError, match="not a manifest"):

@@ -2,118 +2,27 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from small_store import Store
 
 from prottune import storage
-from prottune.artifacts import MANIFEST_FILE, new_folder
+from prottune.artifacts import MANIFEST_FILE, new_folder, read_manifest
 from prottune.errors import ArtifactError, ConfigError, DataError, ProttuneError, StorageError
 from prottune.ingestion.findings import Findings
 from prottune.ingestion.sources import git_blob_sha1, take_source
-from prottune.storage import fetch_file, fetch_folder, file_uri, list_files, s3_uri, upload_folder
-
-
-@dataclass
-class Store:
-    """A bucket in memory behind HTTP: GET, PUT and LIST as S3 answers them; signatures are not looked at."""
-
-    objects: dict[str, bytes] = field(default_factory=dict)
-    puts: list[str] = field(default_factory=list)
-    failures_left: int = 0
-    """So many GETs are answered 503 before the next is served."""
-    cut: int = 0
-    """So many bytes are missing at the end of each body, though its length is announced."""
-    port: int = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-
-def handler_of(store: Store) -> type[BaseHTTPRequestHandler]:
-    """A request handler that answers from one store."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            address = urlsplit(self.path)
-            query, key = parse_qs(address.query), unquote(address.path).lstrip("/")
-            if store.failures_left:
-                store.failures_left -= 1
-                self.answer(503, b"<Error><Code>SlowDown</Code></Error>")
-            elif "list-type" in query:
-                self.answer(200, listing(store, key.rstrip("/"), query.get("prefix", [""])[0]))
-            elif key in store.objects:
-                self.answer(200, store.objects[key])
-            else:
-                self.answer(404, b"<Error><Code>NoSuchKey</Code><Message>not here</Message></Error>")
-
-        def do_PUT(self) -> None:
-            key = unquote(urlsplit(self.path).path).lstrip("/")
-            store.objects[key] = self.rfile.read(int(self.headers["Content-Length"]))
-            store.puts.append(key)
-            self.answer(200, b"")
-
-        def answer(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Content-Type", "application/xml")
-            self.send_header("ETag", '"0"')
-            self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
-            self.end_headers()
-            self.wfile.write(body[: len(body) - store.cut])
-            self.close_connection = bool(store.cut)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
-
-
-def listing(store: Store, bucket: str, prefix: str) -> bytes:
-    """The answer to ListObjectsV2."""
-    keys = [key.removeprefix(f"{bucket}/") for key in store.objects if key.startswith(f"{bucket}/{prefix}")]
-    contents = "".join(
-        f"<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>1</Size>"
-        "<ETag>0</ETag></Contents>"
-        for key in sorted(keys)
-    )
-    return (
-        f'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>{bucket}</Name>'
-        f"<IsTruncated>false</IsTruncated>{contents}</ListBucketResult>"
-    ).encode()
-
-
-@contextmanager
-def serving(store: Store) -> Iterator[Store]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(store))
-    store.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield store
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """An empty store that the environment points at."""
-    with serving(Store()) as running:
-        monkeypatch.setenv("S3_ENDPOINT", running.url)
-        monkeypatch.setenv("S3_ACCESS_KEY", "access")
-        monkeypatch.setenv("S3_SECRET_KEY", "secret")
-        yield running
+from prottune.storage import (
+    fetch_file,
+    fetch_folder,
+    file_uri,
+    list_files,
+    remove_folder,
+    s3_uri,
+    upload_file,
+    upload_folder,
+)
 
 
 @pytest.fixture
@@ -160,13 +69,23 @@ def test_an_uploaded_folder_comes_back_whole_and_its_manifest_went_last(
 
 
 @pytest.mark.parametrize(
-    ("key", "content"), [("a.txt", b"alphA"), ("sub/b.txt", b"bet"), ("sub/b.txt", b"beta, longer")]
+    ("key", "content"),
+    [
+        ("a.txt", b"alphA"),
+        ("sub/b.txt", b"bet"),
+        ("sub/b.txt", b"beta, longer"),
+        ("sub/b.txt", None),
+        (MANIFEST_FILE, b"{}"),
+    ],
 )
-def test_a_damaged_object_is_refused_and_nothing_is_left(
-    store: Store, finished: Path, tmp_path: Path, key: str, content: bytes
+def test_a_damaged_or_missing_object_is_refused_and_nothing_is_left(
+    store: Store, finished: Path, tmp_path: Path, key: str, content: bytes | None
 ) -> None:
     upload_folder(finished, "s3://bucket/m")
-    store.objects[f"bucket/m/{key}"] = content
+    if content is None:
+        del store.objects[f"bucket/m/{key}"]
+    else:
+        store.objects[f"bucket/m/{key}"] = content
     with pytest.raises(ArtifactError, match=key):
         fetch_folder("s3://bucket/m", tmp_path / "back")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["finished"]
@@ -176,8 +95,9 @@ def test_a_manifest_that_names_a_file_outside_its_folder_is_refused(
     store: Store, finished: Path, tmp_path: Path
 ) -> None:
     upload_folder(finished, "s3://bucket/m")
-    manifest = store.objects[f"bucket/m/{MANIFEST_FILE}"]
-    store.objects[f"bucket/m/{MANIFEST_FILE}"] = manifest.replace(b'"a.txt"', b'"../../a.txt"')
+    manifest = read_manifest(finished)
+    evil = replace(manifest, files={"../../a.txt": manifest.files["a.txt"]})
+    store.objects[f"bucket/m/{MANIFEST_FILE}"] = evil.sealed()
     with pytest.raises(ArtifactError, match="leaves its folder"):
         fetch_folder("s3://bucket/m", tmp_path / "deep" / "back")
     assert not (tmp_path / "a.txt").exists()
@@ -204,6 +124,31 @@ def test_a_folder_is_copied_to_a_new_local_place_only(finished: Path, tmp_path: 
     assert list_files(str(tmp_path / "copy")) == ["a.txt", MANIFEST_FILE, "sub/b.txt"]
     with pytest.raises(ConfigError, match="exists already"):
         upload_folder(finished, str(tmp_path / "copy"))
+
+
+def test_a_removed_folder_loses_its_manifest_first_and_its_neighbours_stay(
+    store: Store, finished: Path, tmp_path: Path
+) -> None:
+    for uri in ("s3://bucket/m/1", "s3://bucket/m/10", str(tmp_path / "copy")):
+        upload_folder(finished, uri)
+    remove_folder("s3://bucket/m/1")
+    assert store.deletes == [f"bucket/m/1/{name}" for name in (MANIFEST_FILE, "a.txt", "sub/b.txt")]
+    assert list_files("s3://bucket/m") == ["10/a.txt", f"10/{MANIFEST_FILE}", "10/sub/b.txt"]
+    remove_folder(str(tmp_path / "copy"))
+    assert not (tmp_path / "copy").exists()
+    remove_folder("s3://bucket/m/1")
+    remove_folder(str(tmp_path / "copy"))
+
+
+def test_a_file_is_uploaded_over_what_is_there(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "new").write_bytes(b"new")
+    (tmp_path / "old").write_bytes(b"old")
+    upload_file(tmp_path / "new", str(tmp_path / "old"))
+    upload_file(tmp_path / "new", "s3://bucket/old")
+    assert (tmp_path / "old").read_bytes() == store.objects["bucket/old"] == b"new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
+    with pytest.raises(StorageError, match=r"none/x: cannot be written \(No such file or directory\)"):
+        upload_file(tmp_path / "new", str(tmp_path / "none" / "x"))
 
 
 def test_passing_failures_of_a_server_are_retried(store: Store, tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""Folders that stages hand to each other: they appear whole or not at all, and every reader checks them."""
+"""Folders that stages hand to each other: they appear whole or not at all, and every reader checks them.
+
+A folder is sealed by its manifest, which names every file's size and hash, and its own: one changed bit
+anywhere, in the manifest too, is found.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from prottune import __version__
 from prottune.errors import ArtifactError, ConfigError
 
 MANIFEST_FILE = "manifest.json"
-_FORMAT = "prottune/1"
+_FORMAT = "prottune/2"
+_UNBOUND_FORMAT = "prottune/1"
+"""Of folders made before manifests carried their own hash: read as before, their files are checked."""
 _READABLE = 0o644
 """Mode of every file of a finished folder: a later step may run as another user."""
 _PAGES = (".html", ".md")
@@ -37,6 +43,32 @@ class Manifest:
     """Path inside the folder -> {"bytes": size, "sha256": hex}."""
     versions: dict[str, str] = field(default_factory=dict)
     format: str = _FORMAT
+    sha256: str = ""
+    """Of the manifest's own bytes with this field empty; set when it is sealed."""
+
+    @classmethod
+    def parse(cls, data: bytes, place: str) -> Self:
+        """Read a manifest's bytes; `place` is what a refusal calls them.
+
+        Raises: ArtifactError if they are no manifest, of another format, or not bit for bit what was sealed.
+        """
+        try:
+            manifest = cls(**json.loads(data))
+        except (ValueError, TypeError) as error:
+            raise ArtifactError(f"{place}: not a manifest ({error})") from error
+        if manifest.format not in (_FORMAT, _UNBOUND_FORMAT):
+            raise ArtifactError(f"{place}: format {manifest.format!r}, expected {_FORMAT!r}")
+        if manifest.format == _FORMAT and data != manifest.sealed():
+            raise ArtifactError(f"{place}: damaged, its bytes do not have the SHA-256 that it names")
+        return manifest
+
+    def sealed(self) -> bytes:
+        """The one spelling of this manifest as a file, its own hash in it."""
+        content = json.loads(
+            json.dumps(asdict(self) | {"sha256": ""})
+        )  # as JSON gives it back: keys are words
+        sha256 = hashlib.sha256(_spelled(content)).hexdigest()
+        return _spelled(content | {"sha256": sha256})
 
     @property
     def digest(self) -> str:
@@ -96,13 +128,9 @@ def read_manifest(folder: Path, stage: str | None = None) -> Manifest:
     """
     path = folder / MANIFEST_FILE
     try:
-        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        manifest = Manifest.parse(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise ArtifactError(f"{folder}: no {MANIFEST_FILE}; this is not a finished prottune folder") from None
-    except (ValueError, TypeError) as error:
-        raise ArtifactError(f"{path}: not a manifest ({error})") from error
-    if manifest.format != _FORMAT:
-        raise ArtifactError(f"{path}: format {manifest.format!r}, expected {_FORMAT!r}")
     if stage is not None and manifest.stage != stage:
         raise ArtifactError(f"{folder}: made by stage {manifest.stage!r}, expected one made by {stage!r}")
     for name, entry in manifest.files.items():
@@ -135,9 +163,13 @@ def _seal(draft: Draft, stage: str, settings: object) -> None:
         versions={"prottune": __version__},
     )
     path = draft.path / MANIFEST_FILE
-    path.write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_bytes(manifest.sealed())
     _flush(path)
     _flush(draft.path)
+
+
+def _spelled(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _flush(path: Path) -> None:

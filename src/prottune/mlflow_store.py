@@ -1,10 +1,11 @@
-"""How prottune reaches MLflow: a client with short time limits, no telemetry, no secrets in messages."""
+"""How prottune reaches MLflow and finds its run: short time limits, no telemetry, no secrets in messages."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,27 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 EXPERIMENT = "prottune"
+PIPELINE_RUN_TAG = "prottune.pipeline_run"
+STEP_TAG = "prottune.step"
+"""Tag of a run that belongs to one step alone: a random word, by which it is found after any failure."""
+
+
+@dataclass(frozen=True)
+class RunAddress:
+    """Which MLflow run is meant; it need not exist yet, and its server may be away."""
+
+    uri: str
+    run_id: str = ""
+    """Known from the start if somebody else made the run."""
+    tag: tuple[str, str] = ("", "")
+    """Else the run carries this tag: it is found by it, or made with it."""
+    begun: int | None = None
+    """Start of a run that has to be made, in milliseconds since 1970; None: when it is made."""
+
+    @property
+    def ends_with_its_step(self) -> bool:
+        """Whether the run belongs to one step alone."""
+        return not self.run_id and self.tag[0] == STEP_TAG
 
 
 def mlflow_client(uri: str) -> MlflowClient:
@@ -31,6 +53,9 @@ def mlflow_client(uri: str) -> MlflowClient:
     from mlflow.tracking import MlflowClient
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(
+        logging.ERROR
+    )  # a line for every try; ours says it once
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -54,6 +79,32 @@ def experiment_id(client: MlflowClient, uri: str) -> str:
         if experiment is None:
             raise
         return str(experiment.experiment_id)
+
+
+def find_run(client: MlflowClient, address: RunAddress) -> str:
+    """The id of the run that is meant; empty if it does not exist yet."""
+    if address.run_id:
+        return address.run_id
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return ""
+    name, value = address.tag
+    found = client.search_runs([experiment.experiment_id], f"tags.`{name}` = '{value}'", max_results=1)
+    return str(found[0].info.run_id) if found else ""
+
+
+def open_run(client: MlflowClient, address: RunAddress) -> str:
+    """Find or make the run that is meant; returns its id."""
+    if run_id := find_run(client, address):
+        return run_id
+    name, value = address.tag
+    run = client.create_run(
+        experiment_id(client, address.uri),
+        start_time=address.begun,
+        tags={name: value},
+        run_name=value if name == PIPELINE_RUN_TAG else None,
+    )
+    return str(run.info.run_id)
 
 
 def masked(uri: str) -> str:

@@ -22,10 +22,10 @@ from typing import Any
 from prottune import __version__
 from prottune.artifacts import read_manifest
 from prottune.errors import ArtifactError, ConfigError, TrackingError
-from prottune.mlflow_store import masked
+from prottune.mlflow_store import PIPELINE_RUN_TAG, masked
 from prottune.registry import MODEL_NAME, Alias, Registry, registry
 from prottune.storage import fetch_folder, local_path, s3_uri
-from prottune.tracking import PIPELINE_RUN_TAG, numbers, open_tracker
+from prottune.tracking import numbers, open_tracker
 
 MODEL_DIGEST_TAG = "prottune.model_digest"
 DATASET_DIGEST_TAG = "prottune.dataset_digest"

@@ -1,36 +1,23 @@
-"""Files and folders behind one small interface: local paths, file://, s3:// (minio client) and http(s)://.
-
-S3 is set by the environment: S3_ENDPOINT (host:port, or with http:// or https://), S3_ACCESS_KEY and
-S3_SECRET_KEY (or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), S3_SECURE (true or false; default true
-unless the endpoint says http://), S3_REGION. Keys are never printed.
-"""
+"""Files and folders behind one small interface: local paths, file://, s3:// (`s3_store`) and http(s)://."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from prottune.artifacts import MANIFEST_FILE, Manifest, read_manifest
-from prottune.errors import ArtifactError, ConfigError, DataError, ProttuneError, StorageError
+from prottune.errors import ArtifactError, ConfigError, DataError, StorageError
+from prottune.s3_store import CONNECT_SECONDS, NUM_ATTEMPTS, PIECE_BYTES, READ_SECONDS, Bucket
 
-if TYPE_CHECKING:
-    from minio import Minio
-
-CONNECT_SECONDS = 10
-READ_SECONDS = 60
 MAX_DOWNLOAD_SECONDS = 3600
 """One file that takes longer is given up, so a server that drips bytes cannot hold a run."""
-NUM_ATTEMPTS = 3
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_FILE_BYTES = 64 << 30
-_PIECE_BYTES = 1 << 20
 
 T = TypeVar("T")
 
@@ -68,7 +55,7 @@ def fetch_file(uri: str, target: Path, max_bytes: int) -> Path:
         _retried(uri, lambda: _write(_http_pieces(uri), target, uri, max_bytes))
         return target
     bucket, key = _bucket_and_key(uri)
-    _retried(uri, lambda: _write(_s3_pieces(bucket, key), target, uri, max_bytes))
+    _retried(uri, lambda: _write(Bucket(bucket).pieces(key), target, uri, max_bytes))
     return target
 
 
@@ -92,7 +79,7 @@ def fetch_folder(uri: str, target: Path) -> Path:
     try:
         if MANIFEST_FILE in names:
             fetch_file(_below(uri, MANIFEST_FILE), scratch / MANIFEST_FILE, MAX_MANIFEST_BYTES)
-            _fetch_listed(uri, scratch)
+            _fetch_listed(uri, names, scratch)
         else:
             for name in names:
                 fetch_file(_below(uri, name), scratch / _safe(name, uri), MAX_FILE_BYTES)
@@ -114,13 +101,49 @@ def upload_folder(folder: Path, uri: str) -> None:
     if (path := local_path(uri)) is not None:
         _copy_folder(folder, path)
         return
-    bucket, prefix = _bucket_and_key(uri)
-    client = _client()
+    name, prefix = _bucket_and_prefix(uri)
+    bucket = Bucket(name)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in sorted(paths, key=lambda path: path.name == MANIFEST_FILE and path.parent == folder):
-        key = "/".join(filter(None, [prefix.rstrip("/"), path.relative_to(folder).as_posix()]))
-        with _s3_errors(f"s3://{bucket}/{key}"):
-            client.fput_object(bucket, key, str(path))
+        bucket.put(path, prefix + path.relative_to(folder).as_posix())
+
+
+def upload_file(path: Path, uri: str) -> None:
+    """Copy a file to a local path or an s3:// key, over what is there; it appears whole or not at all.
+
+    Raises: ConfigError for a scheme that cannot be written; StorageError when the place refuses or vanishes.
+    """
+    if (target := local_path(uri)) is None:
+        bucket, key = _bucket_and_key(uri)
+        Bucket(bucket).put(path, key)
+        return
+    scratch = target.with_name(f".{target.name}.partial")
+    try:
+        shutil.copyfile(path, scratch)
+        os.replace(scratch, target)
+    except OSError as error:
+        raise StorageError(f"{uri}: cannot be written ({error.strerror})") from error
+
+
+def remove_folder(uri: str) -> None:
+    """Remove a folder or all that lies under an s3:// prefix; its manifest goes first.
+
+    So nobody ever meets a manifest whose files are gone. What is not there is fine.
+
+    Raises: ConfigError for a scheme without folders; StorageError when the place refuses or vanishes.
+    """
+    if (path := local_path(uri)) is not None:
+        try:
+            (path / MANIFEST_FILE).unlink(missing_ok=True)
+            shutil.rmtree(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StorageError(f"{uri}: cannot be removed ({error.strerror})") from error
+        return
+    name, prefix = _bucket_and_prefix(uri)
+    bucket = Bucket(name)
+    bucket.remove(sorted(bucket.keys(prefix), key=lambda key: key != prefix + MANIFEST_FILE))
 
 
 def list_files(uri: str) -> list[str]:
@@ -133,29 +156,22 @@ def list_files(uri: str) -> list[str]:
         if not path.is_dir():
             raise ConfigError(f"{uri}: no such folder")
         return sorted(item.relative_to(path).as_posix() for item in path.rglob("*") if item.is_file())
-    bucket, key = _bucket_and_key(uri)
-    prefix = f"{key.rstrip('/')}/" if key.strip("/") else ""
-    with _s3_errors(uri):
-        found = _client().list_objects(bucket, prefix=prefix, recursive=True)
-        names = [str(item.object_name).removeprefix(prefix) for item in found]
+    bucket, prefix = _bucket_and_prefix(uri)
+    names = [key.removeprefix(prefix) for key in Bucket(bucket).keys(prefix)]
     return sorted(name for name in names if name and not name.endswith("/"))
 
 
-def _fetch_listed(uri: str, folder: Path) -> None:
-    manifest = _peek(folder / MANIFEST_FILE, uri)
+def _fetch_listed(uri: str, names: Collection[str], folder: Path) -> None:
+    manifest = Manifest.parse((folder / MANIFEST_FILE).read_bytes(), _below(uri, MANIFEST_FILE))
     for name, entry in manifest.files.items():
+        target = folder / _safe(name, uri)
+        if name not in names:
+            raise ArtifactError(f"{_below(uri, name)}: missing, though the manifest lists it")
         try:
-            fetch_file(_below(uri, name), folder / _safe(name, uri), int(entry["bytes"]))
+            fetch_file(_below(uri, name), target, int(entry["bytes"]))
         except DataError as error:
             raise ArtifactError(f"{_below(uri, name)}: larger than its manifest says; damaged") from error
     read_manifest(folder)
-
-
-def _peek(path: Path, uri: str) -> Manifest:
-    try:
-        return Manifest(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ArtifactError(f"{uri}/{MANIFEST_FILE}: not a manifest ({error})") from error
 
 
 def _copy_folder(folder: Path, target: Path) -> None:
@@ -192,57 +208,10 @@ def _bucket_and_key(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _client() -> Minio:
-    """A client by the environment. Raises: ConfigError if the endpoint or a key is not set."""
-    import urllib3
-    from minio import Minio
-
-    endpoint = os.environ.get("S3_ENDPOINT", "")
-    access = os.environ.get("S3_ACCESS_KEY") or os.environ.get("AWS_ACCESS_KEY_ID")
-    secret = os.environ.get("S3_SECRET_KEY") or os.environ.get("AWS_SECRET_ACCESS_KEY")
-    if not endpoint or not access or not secret:
-        raise ConfigError("s3:// needs S3_ENDPOINT, S3_ACCESS_KEY and S3_SECRET_KEY in the environment")
-    secure = os.environ.get("S3_SECURE", "false" if endpoint.startswith("http://") else "true")
-    if secure.lower() not in ("true", "false"):
-        raise ConfigError(f"S3_SECURE={secure!r}: expected true or false")
-    pool = urllib3.PoolManager(
-        timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-        retries=urllib3.Retry(
-            total=NUM_ATTEMPTS, backoff_factor=0.2, status_forcelist=[429, 500, 502, 503, 504]
-        ),
-    )
-    return Minio(
-        endpoint=endpoint.removeprefix("http://").removeprefix("https://").rstrip("/"),
-        access_key=access,
-        secret_key=secret,
-        secure=secure.lower() == "true",
-        region=os.environ.get("S3_REGION", "us-east-1"),
-        http_client=pool,
-    )
-
-
-@contextmanager
-def _s3_errors(uri: str) -> Iterator[None]:
-    import urllib3
-    from minio.error import MinioException
-
-    try:
-        yield
-    except ProttuneError:  # ours already says where; some are ValueErrors too
-        raise
-    except (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        reason = getattr(error, "code", None) or str(error).splitlines()[0][:200]
-        raise StorageError(f"{uri}: {reason}") from error
-
-
-def _s3_pieces(bucket: str, key: str) -> Iterator[bytes]:
-    with _s3_errors(f"s3://{bucket}/{key}"):
-        answer = _client().get_object(bucket, key)
-        try:
-            yield from answer.stream(_PIECE_BYTES)
-        finally:
-            answer.close()
-            answer.release_conn()
+def _bucket_and_prefix(uri: str) -> tuple[str, str]:
+    """The bucket, and what the keys of all objects in the folder start with."""
+    bucket, key = _bucket_and_key(uri)
+    return bucket, f"{key.rstrip('/')}/" if key.strip("/") else ""
 
 
 def _http_pieces(uri: str) -> Iterator[bytes]:
@@ -256,7 +225,7 @@ def _http_pieces(uri: str) -> Iterator[bytes]:
         ) as answer:
             if answer.status_code != httpx.codes.OK:
                 raise StorageError(f"{uri}: the server answered {answer.status_code}; expected 200")
-            yield from answer.iter_raw(_PIECE_BYTES)
+            yield from answer.iter_raw(PIECE_BYTES)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise StorageError(f"{uri}: {type(error).__name__} ({str(error)[:200]})") from error
 

@@ -79,6 +79,7 @@ def test_steps_find_their_run_and_tracking_in_the_environment(
     place = new_run(tmp_path, {"source": "x"})
     assert place.environment["PROTTUNE_PIPELINE_RUN"] == place.name
     assert place.environment["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/mlflow.db"
+    assert place.environment["PROTTUNE_UNSENT"] == f"{tmp_path}/unsent"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert place.environment["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
 

@@ -27,6 +27,8 @@ from prottune.training.losses import JointLoss, figures
 from prottune.training.ranks import Ranks
 from prottune.training.settings import TrainConfig
 from prottune.training.stage import train
+from tests.training.test_resume import assert_same
+from tests.training.test_resume import run as resumable_run
 
 LABELS = ("Nucleus", "Cytoplasm", "Peroxisome")
 FLAGS = "MSUX" * 4 + "UX" * 4
@@ -243,6 +245,15 @@ def test_two_processes_learn_what_one_does_and_the_folder_says_so(
     assert [entry["membrane"] for entry in golden] == pytest.approx(
         [answer.membrane for answer in answers], abs=1e-5
     )
+
+
+def test_a_run_that_is_resumed_ends_with_the_same_bits(tokens: Path, tmp_path: Path) -> None:
+    whole = resumable_run(tokens, tmp_path / "whole", CONFIG)
+    moment = next(moment for moment in whole.moments if (moment.place.epoch, moment.place.position) == (2, 2))
+    (tmp_path / "kept").mkdir()
+    moment.write(tmp_path / "kept")
+    assert moment.outcome.best.logits_NO.shape[1] == 4
+    assert_same(resumable_run(tokens, tmp_path / "resumed", CONFIG, tmp_path / "kept"), whole)
 
 
 def flags_of_steps(config: TrainConfig, train_set: Examples) -> list[list[list[int]]]:

@@ -45,8 +45,11 @@ def fit_membrane_temperature(logits_N: Tensor, flags_N: Tensor) -> float:
 
 
 def calibrated_loss(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """The loss that is left once the temperature is folded in: all that is wrong but too much confidence."""
-    temperature = fit_temperature(logits_NC, labels_N)
+    """The loss that is left once overconfidence is taken out by temperature.
+
+    Temperatures below 1 do not count: where all answers are right, the loss would be 0, sure or not.
+    """
+    temperature = max(1.0, fit_temperature(logits_NC, labels_N))
     return functional.cross_entropy(logits_NC.double() / temperature, labels_N.long()).item()
 
 

@@ -24,7 +24,7 @@ from prottune.model.inference import Predictor
 from prottune.training.adaptation import merge_adapters
 from prottune.training.examples import Examples, seen_proteins
 from prottune.training.job import Job
-from prottune.training.loop import Best
+from prottune.training.snapshots import Best
 
 TRAINING_PROTEINS_FILE = "training_proteins.parquet"
 

@@ -25,7 +25,17 @@ class HistoryWriter:
     """Append points to a file; each is there for readers as soon as `point` returns."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._stream = path.open("a", encoding="utf-8")
+
+    def so_far(self) -> bytes:
+        """All points that were written."""
+        return self._path.read_bytes()
+
+    def go_on_from(self, points: bytes) -> None:
+        """Begin with the points of the run that this one goes on from."""
+        self._stream.write(points.decode())
+        self._stream.flush()
 
     def point(self, point: Point) -> None:
         self._stream.write(json.dumps(point, allow_nan=False) + "\n")

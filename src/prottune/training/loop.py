@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,54 +26,25 @@ from prottune.training.batching import Integers, count_steps, fill_batches, work
 from prottune.training.dealing import Step, deal, plan_epoch
 from prottune.training.examples import Examples
 from prottune.training.history import HistoryWriter
+from prottune.training.keeping import NOBODY, Keeper
 from prottune.training.losses import JointLoss, figures
 from prottune.training.optimization import make_optimizer, rate_factor, set_rates
 from prottune.training.ranks import Ranks
 from prottune.training.settings import TrainConfig
+from prottune.training.snapshots import (
+    Outcome,
+    Pace,
+    Place,
+    Snapshot,
+    on_host,
+    optimizer_tensors,
+    put_optimizer_tensors,
+)
 
 _MAX_POINTS = 1000
 """About how many points of the training curve a run writes; a point is the mean since the one before."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class Best:
-    """The epoch with the lowest calibrated validation loss of the location so far.
-
-    The membrane's has no say: it is the second task. The model that is kept will be calibrated, so
-    overconfidence, which grows while accuracy still does, must not decide which epoch that is.
-    """
-
-    epoch: int = 0
-    loss: float = float("inf")
-    accuracy: float = 0.0
-    logits_NO: Tensor = field(default_factory=lambda: torch.empty(0))
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    """Of what is trained, on the host, and on rank 0 only."""
-
-
-@dataclass
-class Outcome:
-    """What a run of the loop leaves behind."""
-
-    best: Best
-    num_steps: int
-    epochs_run: int
-    num_tokens: int
-    """Read in training, by all ranks."""
-    training_seconds: float
-
-
-@dataclass
-class _Pace:
-    """What has gone by since the last point of the curve."""
-
-    loss: float = 0.0
-    steps: int = 0
-    proteins: int = 0
-    tokens: int = 0
-    started: float = field(default_factory=time.perf_counter)
 
 
 class Loop:
@@ -89,51 +60,100 @@ class Loop:
         ranks: Ranks,
         history: HistoryWriter,
         precision: torch.dtype,
+        keeper: Keeper = NOBODY,
     ) -> None:
         self._model = model.to(ranks.device)
         self._shared: nn.Module = ranks.share_gradients(self._model, compress=config.compress_gradients)
         self._train, self._validation = train, validation
         self._config, self._ranks, self._history = config, ranks, history
-        self._precision = precision
+        self._precision, self._keeper = precision, keeper
         self._optimizer = make_optimizer(self._model, config)
         self._loss = JointLoss(train, model.config.num_labels, config)
         self._num_steps = count_steps(train.num_tokens_N, config.tokens_per_batch, config.epochs)
-        self._step = 0
-        self._pace = _Pace()
-        self._outcome = Outcome(Best(), 0, 0, 0, 0.0)
+        self._place, self._pace, self._outcome = Place(), Pace(), Outcome()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from a moment of a run with these settings, whatever its number of ranks."""
+        self._model.load_state_dict(self._model.state_dict() | dict(snapshot.model))
+        put_optimizer_tensors(self._optimizer, self._model, snapshot.optimizer)
+        self._place, self._pace, self._outcome = snapshot.place, snapshot.pace, snapshot.outcome
+        if self._ranks.world_size > 1:
+            self._settle_exchange()
+
+    def _settle_exchange(self) -> None:
+        """Go through a backward pass for nothing.
+
+        After the first one DDP arranges the exchange of gradients anew, and from three ranks on the order in
+        which they are summed decides the last bits. The run that this one goes on from had that behind it.
+        """
+        self._shared.train()
+        logits_BO = self._logits(self._shared, self._train, np.zeros(1, np.int64))
+        torch.autograd.backward(logits_BO.sum() * 0)
+        self._optimizer.zero_grad()
 
     def run(self) -> Outcome:
         """Train until the last epoch, or until patience ends.
 
-        Raises: DivergedError, on every rank at the same step, if a loss or gradient is not finite.
+        Raises: DivergedError, on every rank at the same step, if a loss or gradient is not finite; Stopped
+            if the run was asked to end.
         """
-        best = self._outcome.best
-        for epoch in range(1, self._config.epochs + 1):
-            self._train_epoch(epoch)
-            self._validate(epoch)
-            self._outcome.epochs_run = epoch
-            if self._config.patience and epoch - best.epoch >= self._config.patience:
-                _log.info("no better validation loss since epoch %d: stopping early", best.epoch)
-                break
-        self._outcome.num_steps = self._step
+        place = self._place
+        self._border()
+        while not place.ended:
+            self._train_epoch(place.epoch)
+            self._validate(place.epoch)
+            place.ended = self._is_last(place.epoch)
+            place.epoch, place.position = place.epoch + 1, 0
+            self._border()
+        self._keeper.at_end(place, self._snapshot)
+        self._outcome.num_steps = place.step
         return self._outcome
 
+    def _border(self) -> None:
+        """Stand between two steps, where nothing is half done and random numbers start anew."""
+        self._ranks.seed_generators(self._config.seed, self._place.step)
+        self._keeper.at_border(self._place, self._snapshot)
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(
+            place=replace(self._place),
+            outcome=replace(self._outcome, best=replace(self._outcome.best)),
+            pace=replace(self._pace, seconds_before=self._pace.seconds()),
+            model=trained_weights(self._model),
+            optimizer=on_host(optimizer_tensors(self._optimizer, self._model)),
+            history=self._history.so_far(),
+        )
+
+    def _is_last(self, epoch: int) -> bool:
+        self._outcome.epochs_run = epoch
+        best = self._outcome.best
+        if self._config.patience and epoch - best.epoch >= self._config.patience:
+            _log.info("no better validation loss since epoch %d: stopping early", best.epoch)
+            return True
+        return epoch == self._config.epochs
+
     def _train_epoch(self, epoch: int) -> None:
+        """Take the steps of an epoch that are not done yet."""
         self._shared.train()
-        config = self._config
+        place, config = self._place, self._config
         rest_frozen_parts(self._model, config)
-        started = time.perf_counter()
-        self._pace = _Pace()
+        if not place.position:
+            self._pace = Pace()
         point_every = max(1, self._num_steps // _MAX_POINTS)
-        for step in self._plan(epoch):
-            factor = rate_factor(self._step, self._num_steps, config.warmup_share)
+        started = time.perf_counter()
+        for step in self._plan(epoch)[place.position :]:
+            factor = rate_factor(place.step, self._num_steps, config.warmup_share)
             set_rates(self._optimizer, factor)
             loss = self._learn(step)
-            self._step += 1
+            place.step += 1
+            place.position += 1
             self._count(step.proteins, loss)
-            if self._step % point_every == 0:
+            if place.step % point_every == 0:
                 self._write_point(config.learning_rate * factor)
-        self._outcome.training_seconds += time.perf_counter() - started
+            now = time.perf_counter()
+            self._outcome.training_seconds += now - started
+            started = now
+            self._border()
 
     def _plan(self, epoch: int) -> list[Step]:
         return plan_epoch(
@@ -183,7 +203,7 @@ class Loop:
         guilty = [rank for rank, loss in enumerate(losses.tolist()) if not np.isfinite(loss)]
         where = f"rank {', '.join(map(str, guilty))}" if guilty else "all ranks"
         what = f"the loss is {losses[guilty[0]].item()}" if guilty else f"the gradient's norm is {norm}"
-        raise self._diverged(f"step {self._step + 1}, {where}: {what}")
+        raise self._diverged(f"step {self._place.step + 1}, {where}: {what}")
 
     def _diverged(self, what: str) -> DivergedError:
         config = self._config
@@ -203,17 +223,16 @@ class Loop:
 
     def _write_point(self, learning_rate: float) -> None:
         pace = self._pace
-        seconds = time.perf_counter() - pace.started
         self._history.point(
             {
-                "step": self._step,
+                "step": self._place.step,
                 "train/loss": pace.loss / pace.steps,
                 "train/learning_rate": learning_rate,
-                "train/tokens_per_second": pace.tokens / seconds,
+                "train/tokens_per_second": pace.tokens / pace.seconds(),
                 "train/proteins_per_step": pace.proteins / pace.steps,
             }
         )
-        self._pace = _Pace()
+        self._pace = Pace()
 
     def _validate(self, epoch: int) -> None:
         """Measure on the validation proteins; every rank sees all logits, so all decide the same."""
@@ -222,9 +241,9 @@ class Loop:
         for name, value in found.items():
             if not np.isfinite(value):
                 what = f"the {name.replace('_', ' ')} is {value}"
-                raise self._diverged(f"step {self._step}, validation after epoch {epoch}: {what}")
+                raise self._diverged(f"step {self._place.step}, validation after epoch {epoch}: {what}")
         measured = {f"validation/{name}": value for name, value in found.items()}
-        self._history.point({"step": self._step, "epoch": epoch, **measured})
+        self._history.point({"step": self._place.step, "epoch": epoch, **measured})
         best = self._outcome.best
         if (loss := found["calibrated_loss"]) < best.loss:
             best.epoch, best.loss, best.accuracy, best.logits_NO = epoch, loss, found["accuracy"], logits_NO
@@ -239,6 +258,7 @@ class Loop:
         logits_NO = torch.zeros(len(examples), self._model.num_outputs, device=ranks.device)
         for proteins in self._validation_passes():
             logits_NO[torch.from_numpy(proteins)] = self._logits(self._model, examples, proteins)
+            self._border()  # as after the epoch's last step: validation changes nothing, and may be left
         return ranks.sum(logits_NO)
 
     def _validation_passes(self) -> Sequence[Integers]:

@@ -70,6 +70,13 @@ class TrainConfig:
     """Processes on one node: one a GPU, or one a few cores."""
     num_nodes: int = 1
     """Nodes; more than 1 needs a cluster."""
+    checkpoint_every: int = 200
+    """Optimizer steps from one checkpoint to the next, where a place for checkpoints is named."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept; older ones are removed once a newer one is whole."""
+    rank_timeout_seconds: int = 1800
+    """A process that keeps the others waiting for so long has hung, and the run ends; as long as the slowest
+    download of a base model or checkpoint may take."""
     seed: int = 43
     """Decides weights, order and dropout."""
 
@@ -82,7 +89,8 @@ class TrainConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
-        for name in ("epochs", "num_processes", "num_nodes"):
+        counts = ("epochs", "num_processes", "num_nodes", "checkpoint_every", "keep_checkpoints")
+        for name in (*counts, "rank_timeout_seconds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected at least 1")
         for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
