@@ -83,14 +83,16 @@ def rewritten(tmp_path, model, said, **changes):
     with new_folder(tmp_path / "model", "train", None) as draft:
         save_model(model, draft.path, description(model.config.head, **said))
         path = draft.path / DESCRIPTION_FILE
-        content = {**json.loads(path.read_text()), **changes}
-        path.write_text(json.dumps({name: value for name, value in content.items() if value != "absent"}))
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     return tmp_path / "model"
 
 
-def test_a_folder_from_before_there_was_a_second_task_loads(tmp_path, head):
+def test_without_a_second_task_a_folder_says_what_it_said_before_there_was_one(tmp_path, head):
     model = small_model(head)
-    loaded, found = load_model(rewritten(tmp_path, model, {}, membrane_temperature="absent"))
+    folder = write_model(tmp_path / "model", model)
+    for name in (DESCRIPTION_FILE, "config.json"):
+        assert "membrane" not in (folder / name).read_text()
+    loaded, found = load_model(folder)
     assert torch.equal(logits(loaded), logits(model))
     assert not found.membrane
 

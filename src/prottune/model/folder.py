@@ -60,8 +60,8 @@ class ModelDescription:
         return self.membrane_temperature is not None
 
 
-_LATER_FIELDS = {"membrane_temperature"}
-"""Fields that folders written before there was a second task do not have."""
+_SECOND_TASK = {"membrane_temperature"}
+"""Fields that only a model with a second task has: all others are as they were before there was one."""
 
 
 def save_model(model: LocationModel, folder: Path, description: ModelDescription) -> None:
@@ -83,7 +83,10 @@ def save_model(model: LocationModel, folder: Path, description: ModelDescription
         _save_weights(heads, folder / HEADS_FILE)
     _write(folder / CONFIG_FILE, _config(model))
     save_tokenizer(folder, model.layout.max_tokens)
-    _write(folder / DESCRIPTION_FILE, asdict(description))
+    content = asdict(description)
+    if not description.membrane:
+        content = {name: value for name, value in content.items() if name not in _SECOND_TASK}
+    _write(folder / DESCRIPTION_FILE, content)
 
 
 def load_model(
@@ -142,10 +145,11 @@ def _read_config(folder: Path, description: ModelDescription) -> LocationConfig:
 
 def _config(model: LocationModel) -> dict[str, Any]:
     settings: dict[str, Any] = model.config.to_dict()
-    settings.pop("_name_or_path", None)
+    for name in ("_name_or_path", "membrane"):  # prottune.json says which outputs there are
+        settings.pop(name, None)
     if not _is_stock(model.config):
         return {**settings, "architectures": ["LocationModel"]}
-    for ours in ("encoder", "token_ids", "head", "head_dropout", "membrane", "model_type"):
+    for ours in ("encoder", "token_ids", "head", "head_dropout", "model_type"):
         settings.pop(ours)
     encoder = {name: value for name, value in model.config.encoder.items() if name != "model_type"}
     stock = BertConfig(**{**settings, **encoder, "classifier_dropout": model.config.head_dropout})
@@ -190,7 +194,7 @@ def _read_description(path: Path) -> ModelDescription:
     except ValueError as error:
         raise ArtifactError(f"{path}: not JSON ({error})") from error
     expected = {field.name for field in fields(ModelDescription)}
-    if not isinstance(content, dict) or not expected - _LATER_FIELDS <= set(content) <= expected:
+    if not isinstance(content, dict) or not expected - _SECOND_TASK <= set(content) <= expected:
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
         raise ArtifactError(f"{path}: fields {found}, expected {sorted(expected)}")
     return ModelDescription(**{**content, "labels": tuple(content["labels"])})

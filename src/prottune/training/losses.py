@@ -23,10 +23,10 @@ class JointLoss:
     """The loss of a global batch, in parts that any rank can work out from the proteins it holds.
 
     The location counts as a mean over all proteins, weighted by location; the membrane flag as a mean over
-    the proteins that have one, times `membrane_weight`. Whoever has none still gets a prediction.
+    the proteins that have one, times `membrane_weight`.
 
-    Source: one network and a summed loss for both, as in Almagro Armenteros et al. 2017 (DeepLoc), and Staerk
-    et al. 2021 (light attention), whose loss leaves unknown flags out as well.
+    Source: light attention's own code, https://github.com/HannesStark/protein-localization, where the second
+    loss is weighted by `solubility_loss` (0 unless set) and unknown flags are left out.
     """
 
     def __init__(self, examples: Examples, num_locations: int, config: TrainConfig) -> None:
