@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from small_store import Store
 
 from prottune.artifacts import read_manifest
 from prottune.errors import ConfigError, HungError
@@ -120,14 +121,38 @@ def test_a_run_that_was_asked_to_end_loses_no_step_and_goes_on_to_the_same_end(
     assert final_state(kept) == uninterrupted(tokens, tmp_path)
 
 
-def uninterrupted(tokens: Path, tmp_path: Path) -> dict[str, Any]:
-    """The end of the same run in this very process."""
-    (tmp_path / "alone").mkdir()
-    kept = Checkpoints(str(tmp_path / "alone" / "kept"), CONFIG, {}, str(tmp_path / "alone"))
-    base = find_base(CONFIG.base_model, CONFIG.base_revision, tmp_path)
-    job = Job(str(tokens), str(tmp_path / "alone"), CONFIG, base, "", "custom", LABELS, 0, "head_tail", kept)
+def run_here(tokens: Path, folder: Path, place: str, config: TrainConfig = CONFIG) -> None:
+    """A run in this very process, from the newest checkpoint in a place."""
+    folder.mkdir()
+    checkpoints = Checkpoints(place, config, {}, str(folder))
+    resume_from, checkpoints = checkpoints.newest()
+    base = find_base(config.base_model, config.base_revision, folder)
+    job = Job(str(tokens), str(folder), config, base, "", "custom", LABELS, 0, "head_tail", checkpoints)
+    job = replace(job, resume_from=str(resume_from or ""))
     run_rank(job, Ranks(0, 1, torch.device("cpu")))
-    return final_state(tmp_path / "alone" / "kept")
+
+
+def uninterrupted(tokens: Path, tmp_path: Path) -> dict[str, Any]:
+    run_here(tokens, tmp_path / "alone", str(tmp_path / "kept-alone"))
+    return final_state(tmp_path / "kept-alone")
+
+
+def test_a_run_keeps_itself_in_a_store_and_goes_on_from_the_newest_that_is_whole(
+    store: Store, make_token_folder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, tokens = replace(CONFIG, epochs=2, checkpoint_every=5), make_token_folder()
+    run_here(tokens, tmp_path / "first", "s3://bucket/run", config)
+    older, last = sorted({key.split("/")[2] for key in store.objects})
+    expected = store.objects[f"bucket/run/{last}/optimizer.safetensors"]
+    damaged = bytearray(store.objects[f"bucket/run/{last}/model.safetensors"])
+    damaged[-9] ^= 1
+    store.objects[f"bucket/run/{last}/model.safetensors"] = bytes(damaged)
+    run_here(tokens, tmp_path / "second", "s3://bucket/run", config)
+    assert f"checkpoint {last} refused: " in caplog.text
+    assert sorted({key.split("/")[2] for key in store.objects}) == [older, f"{last}-2"]
+    assert store.objects[f"bucket/run/{last}-2/optimizer.safetensors"] == expected
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "second")]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.integration
