@@ -36,6 +36,7 @@ def finetune(
     learning_rate: float = TrainConfig.learning_rate,
     head_learning_rate: float = TrainConfig.head_learning_rate,
     class_weights: str = TrainConfig.class_weights,
+    membrane_weight: float = TrainConfig.membrane_weight,
     tokens_per_batch: int = TrainConfig.tokens_per_batch,
     freeze_layers: int = TrainConfig.freeze_layers,
     lora_rank: int = TrainConfig.lora_rank,
@@ -57,11 +58,12 @@ def finetune(
     """Fine-tune a protein language model, judge it against floor and champion, serve it if it is better."""
     token_settings = {"max_residues": max_residues, "cut": cut}
     start = {"base_model": base_model, "base_revision": base_revision, "head": head, "seed": seed}
-    learns = {"freeze_layers": freeze_layers, "lora_rank": lora_rank, "class_weights": class_weights}
+    learns = {"freeze_layers": freeze_layers, "lora_rank": lora_rank}
+    weighs = {"class_weights": class_weights, "membrane_weight": membrane_weight}
     rates = {"learning_rate": learning_rate, "head_learning_rate": head_learning_rate}
     lasts = {"epochs": epochs, "patience": patience, "tokens_per_batch": tokens_per_batch}
     runs_on = {"precision": precision, "num_processes": num_processes, "num_nodes": num_nodes}
-    train_settings = start | learns | rates | lasts | runs_on
+    train_settings = start | learns | weighs | rates | lasts | runs_on
     gpu_pod: dict[str, Any] = {
         "num_gpus": num_gpus,
         "node_selector": node_selector,

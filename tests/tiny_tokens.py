@@ -16,9 +16,16 @@ SPLITS = ("train",) * 6 + ("validation", "validation", "gate", "test")
 
 
 def make_tokens(
-    folder: Path, num_proteins: int = 60, splits: tuple[str, ...] = SPLITS, **facts: object
+    folder: Path,
+    num_proteins: int = 60,
+    splits: tuple[str, ...] = SPLITS,
+    membrane: str = "U",
+    **facts: object,
 ) -> Path:
-    """Write a token folder of proteins of 5 to 60 residues; `facts` replace those of the manifest."""
+    """Write a token folder of proteins of 5 to 60 residues, which get the letters of `membrane` in turn.
+
+    `facts` replace those of the manifest.
+    """
     random = np.random.default_rng(7)
     labels = [number % 2 for number in range(num_proteins)]
     sequences = ["".join(random.choice(list(LETTERS[label]), random.integers(5, 61))) for label in labels]
@@ -28,7 +35,7 @@ def make_tokens(
             "accession": [f"P{number:05d}" for number in range(num_proteins)],
             "ids": [flat[start:end] for start, end in pairwise(offsets)],
             "label": labels,
-            "membrane": ["U"] * num_proteins,
+            "membrane": [membrane[number % len(membrane)] for number in range(num_proteins)],
             "split": [splits[number % len(splits)] for number in range(num_proteins)],
             "num_residues": [len(sequence) for sequence in sequences],
             "truncated": [False] * num_proteins,

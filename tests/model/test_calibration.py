@@ -68,7 +68,7 @@ def test_a_folded_temperature_divides_the_logits(head):
     model = small_model(head)
     batch = PackedBatch.from_ids([encode([random_sequence(n)])[0] for n in (5, 50)])
     before_BC = model(batch)
-    fold_temperature(model, 2.5)
+    fold_temperature(model.classifier, 2.5)
     torch.testing.assert_close(model(batch), before_BC / 2.5, rtol=0, atol=1e-5)
 
 

@@ -107,7 +107,7 @@ def test_the_best_weights_are_those_whose_validation_loss_is_reported(
     model.load_state_dict(best.weights)
     validation = read_examples(tokens, Split.VALIDATION, len(LABELS))
     answers = logits(model, validation, range(len(validation)))
-    torch.testing.assert_close(best.logits_NC, answers, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(best.logits_NO, answers, rtol=1e-4, atol=1e-5)
     labels = torch.from_numpy(validation.labels_N)
     assert best.loss == pytest.approx(calibrated_loss(answers, labels), rel=1e-4)
     assert best.accuracy == pytest.approx(float((answers.argmax(1) == labels).float().mean()))

@@ -51,7 +51,8 @@ class End:
 def run(tokens: Path, curve: Path, config: TrainConfig = CONFIG, kept: Path | None = None) -> End:
     """Run the loop, from the beginning or from a kept moment."""
     torch.manual_seed(config.seed if kept is None else 99)
-    model = build_model(find_base("tiny", "", Path()), config.head, LABELS, config.head_dropout)
+    base, membrane = find_base("tiny", "", Path()), config.membrane_weight > 0
+    model = build_model(base, config.head, LABELS, config.head_dropout, membrane=membrane)
     recorder = Recorder()
     with HistoryWriter(curve) as history:
         loop = Loop(
@@ -90,7 +91,7 @@ def assert_same(found: End, expected: End) -> None:
         assert ours.keys() == theirs.keys()
         assert [name for name in ours if ours[name].numpy().tobytes() != theirs[name].numpy().tobytes()] == []
     assert torch.equal(found.random_state, expected.random_state)
-    assert torch.equal(found.outcome.best.logits_NC, expected.outcome.best.logits_NC)
+    assert torch.equal(found.outcome.best.logits_NO, expected.outcome.best.logits_NO)
     assert found.curve == expected.curve
     for name in ("num_steps", "epochs_run", "num_tokens"):
         assert getattr(found.outcome, name) == getattr(expected.outcome, name)
@@ -198,5 +199,5 @@ def test_only_rank_0_reads_the_best_weights(whole: End, tmp_path: Path) -> None:
     lead, other = (Snapshot.read(tmp_path, leads=leads).outcome.best for leads in (True, False))
     assert set(lead.weights) == set(whole.weights)
     assert other.weights == {}
-    assert torch.equal(lead.logits_NC, other.logits_NC)
+    assert torch.equal(lead.logits_NO, other.logits_NO)
     assert (lead.loss, lead.epoch) == (other.loss, other.epoch)

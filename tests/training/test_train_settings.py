@@ -23,6 +23,8 @@ from prottune.training.settings import TrainConfig
         ("warmup_share", 1.0, "expected at least 0, below 1"),
         ("head_dropout", -0.1, "expected at least 0, below 1"),
         ("weight_decay", -1.0, "expected at least 0"),
+        ("membrane_weight", -0.5, "expected at least 0"),
+        ("membrane_weight", float("nan"), "expected at least 0"),
         ("patience", -1, "expected at least 0"),
         ("tokens_per_batch", 63, "expected at least 64"),
         ("tokens_per_pass", 63, "expected 0 or at least 64"),

@@ -121,6 +121,8 @@ class Progress:
                 f"epoch {point['epoch']} of {self._epochs}, step {point['step']}: validation loss "
                 f"{point['validation/loss']:.4f}, accuracy {point['validation/accuracy']:.4f}"
             )
+            if "validation/membrane_accuracy" in point:
+                line += f", of the membrane flag {point['validation/membrane_accuracy']:.4f}"
             if self._bar.disable:
                 _log.info(line)
             else:

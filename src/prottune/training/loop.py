@@ -2,7 +2,8 @@
 
 It is the same for one process and for many: `Ranks` hides how many there are.
 
-N proteins of a split, B of them in a rank's share of a step, C locations.
+N proteins of a split, B of them in a rank's share of a step, O outputs of the model: its locations and, if it
+has that output, the membrane's.
 """
 
 from __future__ import annotations
@@ -15,11 +16,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from torch import Tensor, nn
 
 from prottune.errors import DivergedError
-from prottune.model.calibration import calibrated_loss
 from prottune.model.classifier import LocationModel
 from prottune.model.packed import row_step_for
 from prottune.training.adaptation import rest_frozen_parts, trained_weights
@@ -28,7 +27,8 @@ from prottune.training.dealing import Step, deal, plan_epoch
 from prottune.training.examples import Examples
 from prottune.training.history import HistoryWriter
 from prottune.training.keeping import NOBODY, Keeper
-from prottune.training.optimization import class_weights, make_optimizer, rate_factor, set_rates
+from prottune.training.losses import JointLoss, figures
+from prottune.training.optimization import make_optimizer, rate_factor, set_rates
 from prottune.training.ranks import Ranks
 from prottune.training.settings import TrainConfig
 from prottune.training.snapshots import (
@@ -68,8 +68,7 @@ class Loop:
         self._config, self._ranks, self._history = config, ranks, history
         self._precision, self._keeper = precision, keeper
         self._optimizer = make_optimizer(self._model, config)
-        weights_C = class_weights(config.class_weights, train.labels_N, model.config.num_labels)
-        self._weights_N = weights_C[train.labels_N]
+        self._loss = JointLoss(train, model.config.num_labels, config)
         self._num_steps = count_steps(train.num_tokens_N, config.tokens_per_batch, config.epochs)
         self._place, self._pace, self._outcome = Place(), Pace(), Outcome()
 
@@ -88,8 +87,8 @@ class Loop:
         which they are summed decides the last bits. The run that this one goes on from had that behind it.
         """
         self._shared.train()
-        logits_BC = self._logits(self._shared, self._train, np.zeros(1, np.int64))
-        torch.autograd.backward(logits_BC.sum() * 0)
+        logits_BO = self._logits(self._shared, self._train, np.zeros(1, np.int64))
+        torch.autograd.backward(logits_BO.sum() * 0)
         self._optimizer.zero_grad()
 
     def run(self) -> Outcome:
@@ -168,16 +167,18 @@ class Loop:
         )
 
     def _learn(self, step: Step) -> float:
-        """Take one optimizer step on a global batch and return its loss, the mean over its proteins."""
+        """Take one optimizer step on a global batch and return its loss, means over its proteins."""
         ranks = self._ranks
-        total_weight = self._weights_N[step.proteins].sum()
         self._optimizer.zero_grad()
-        passes = self._weighted_passes(step)
+        mine = step.passes[ranks.rank]
+        # A rank without a share reads a short protein for nothing: else it could not exchange gradients.
+        passes = mine or [self._train.num_tokens_N.argmin().reshape(1)]
         loss = torch.zeros((), device=ranks.device)
-        for number, (proteins, weights_B) in enumerate(passes, start=1):
+        for number, proteins in enumerate(passes, start=1):
             # Only the last pass exchanges gradients, so that a step has one exchange on every rank.
             with nullcontext() if number == len(passes) else ranks.keep_gradients(self._shared):
-                part = self._summed_loss(proteins, weights_B) / total_weight
+                logits_BO = self._logits(self._shared, self._train, proteins)
+                part = bool(mine) * self._loss.part(logits_BO, proteins, step.proteins)
                 # The wrapper takes the mean over ranks; the loss is a sum over them.
                 torch.autograd.backward(part * ranks.world_size)
             loss += part.detach()
@@ -187,30 +188,13 @@ class Loop:
         self._optimizer.step()
         return float(losses.sum())
 
-    def _weighted_passes(self, step: Step) -> list[tuple[Integers, Tensor]]:
-        """What this rank reads in a step; without a share, a short protein of weight 0.
-
-        A rank that read nothing could not take part in the exchange of gradients.
-        """
-        passes = step.passes[self._ranks.rank]
-        if not passes:
-            return [(self._train.num_tokens_N.argmin().reshape(1), torch.zeros(1))]
-        return [(proteins, self._weights_N[proteins]) for proteins in passes]
-
-    def _summed_loss(self, proteins: Integers, weights_B: Tensor) -> Tensor:
-        device = self._ranks.device
-        logits_BC = self._logits(self._shared, self._train, proteins)
-        labels_B = torch.from_numpy(self._train.labels_N[proteins]).to(device)
-        losses_B = F.cross_entropy(logits_BC, labels_B, reduction="none")
-        return (losses_B * weights_B.to(device)).sum()
-
     def _logits(self, model: nn.Module, examples: Examples, proteins: Integers) -> Tensor:
         device = self._ranks.device
         batch = examples.batch(proteins, row_step_for(device, self._precision)).to(device)
         half = self._precision != torch.float32
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
-            logits_BC: Tensor = model(batch)
-        return logits_BC
+            logits_BO: Tensor = model(batch)
+        return logits_BO
 
     def _stop_unless_finite(self, losses: Tensor, norm: float) -> None:
         """Refuse to go on before the step touches the weights; all ranks see the same numbers."""
@@ -252,40 +236,30 @@ class Loop:
 
     def _validate(self, epoch: int) -> None:
         """Measure on the validation proteins; every rank sees all logits, so all decide the same."""
-        logits_NC = self._validation_logits()
-        labels_N = torch.from_numpy(self._validation.labels_N)
-        loss = float(F.cross_entropy(logits_NC, labels_N))
-        if not np.isfinite(loss):
-            raise self._diverged(
-                f"step {self._place.step}, validation after epoch {epoch}: the loss is {loss}"
-            )
-        accuracy = float((logits_NC.argmax(dim=1) == labels_N).double().mean())
-        calibrated = calibrated_loss(logits_NC, labels_N)
-        self._history.point(
-            {
-                "step": self._place.step,
-                "epoch": epoch,
-                "validation/loss": loss,
-                "validation/calibrated_loss": calibrated,
-                "validation/accuracy": accuracy,
-            }
-        )
+        logits_NO = self._validation_logits()
+        found = figures(logits_NO, self._validation, self._model.config.num_labels)
+        for name, value in found.items():
+            if not np.isfinite(value):
+                what = f"the {name.replace('_', ' ')} is {value}"
+                raise self._diverged(f"step {self._place.step}, validation after epoch {epoch}: {what}")
+        measured = {f"validation/{name}": value for name, value in found.items()}
+        self._history.point({"step": self._place.step, "epoch": epoch, **measured})
         best = self._outcome.best
-        if calibrated < best.loss:
-            best.epoch, best.loss, best.accuracy, best.logits_NC = epoch, calibrated, accuracy, logits_NC
+        if (loss := found["calibrated_loss"]) < best.loss:
+            best.epoch, best.loss, best.accuracy, best.logits_NO = epoch, loss, found["accuracy"], logits_NO
             if self._ranks.leads:
                 best.weights = trained_weights(self._model)
 
     @torch.no_grad()
     def _validation_logits(self) -> Tensor:
-        """Logits [N, C] of all validation proteins; each rank works out its share, once each."""
+        """Logits [N, O] of all validation proteins; each rank works out its share, once each."""
         self._model.eval()
         ranks, examples = self._ranks, self._validation
-        logits_NC = torch.zeros(len(examples), self._model.config.num_labels, device=ranks.device)
+        logits_NO = torch.zeros(len(examples), self._model.num_outputs, device=ranks.device)
         for proteins in self._validation_passes():
-            logits_NC[torch.from_numpy(proteins)] = self._logits(self._model, examples, proteins)
+            logits_NO[torch.from_numpy(proteins)] = self._logits(self._model, examples, proteins)
             self._border()  # as after the epoch's last step: validation changes nothing, and may be left
-        return ranks.sum(logits_NC)
+        return ranks.sum(logits_NO)
 
     def _validation_passes(self) -> Sequence[Integers]:
         """This rank's share of the validation proteins, in passes as long as those of training."""

@@ -46,7 +46,7 @@ def run_ranks(folder: Path, num_processes: int, meanwhile: Callable[[], None]) -
             Stop(folder).ask_and_wait(lambda: launcher.poll() is None and dead_rank(folder) != 0)
             raise
     meanwhile()
-    if launcher.returncode != 0 or has_failed(folder):
+    if launcher.returncode != 0 or dead is not None or has_failed(folder):  # torchrun may end with 0
         how = f"ended with code {launcher.returncode}" if dead is None else f"was killed (rank {dead})"
         raise read_failure(folder) or RuntimeError(
             f"a training process {how}; last words:\n{_last_words(folder)}"

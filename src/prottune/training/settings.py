@@ -41,6 +41,8 @@ class TrainConfig:
     """Share of the head's inputs that is dropped while training."""
     class_weights: str = "none"
     """none, or rare locations weigh more in the loss: balanced (all count alike), sqrt (half the way)."""
+    membrane_weight: float = 0.0
+    """Above 0 the model also learns which proteins are bound to a membrane; its loss counts so many times."""
     tokens_per_batch: int = 8192
     """Most tokens of one optimizer step, over all processes; a longer protein forms its own step."""
     tokens_per_pass: int = 0
@@ -97,10 +99,9 @@ class TrainConfig:
         for name in ("warmup_share", "head_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected at least 0, below 1")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ConfigError(f"weight_decay={self.weight_decay}: expected at least 0")
-        if self.patience < 0:
-            raise ConfigError(f"patience={self.patience}: expected at least 0")
+        for name in ("weight_decay", "membrane_weight", "patience"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name}={getattr(self, name)}: expected at least 0")
         if self.tokens_per_batch < 64:
             raise ConfigError(f"tokens_per_batch={self.tokens_per_batch}: expected at least 64")
         if self.tokens_per_pass != 0 and self.tokens_per_pass < 64:

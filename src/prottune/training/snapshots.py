@@ -24,22 +24,23 @@ _MODEL_FILE = "model.safetensors"
 _OPTIMIZER_FILE = "optimizer.safetensors"
 _BEST_FILE = "best.safetensors"
 _STATE_FILE = "state.json"
-_BEST_LOGITS = "logits_NC"
+_BEST_LOGITS = "logits_NO"
 _BEST_WEIGHTS = "weights."
 
 
 @dataclass
 class Best:
-    """The epoch with the lowest calibrated validation loss so far.
+    """The epoch with the lowest calibrated validation loss of the location so far.
 
     The model that is kept will be calibrated, so overconfidence, which grows while accuracy still does, must
-    not decide which epoch that is.
+    not decide which epoch that is. The membrane flag, as a second task, has no say either.
     """
 
     epoch: int = 0
     loss: float = float("inf")
     accuracy: float = 0.0
-    logits_NC: Tensor = field(default_factory=lambda: torch.empty(0))
+    logits_NO: Tensor = field(default_factory=lambda: torch.empty(0))
+    """Of the N validation proteins, all outputs of the model."""
     weights: dict[str, Tensor] = field(default_factory=dict)
     """Of what is trained, on the host, and on rank 0 only."""
 
@@ -108,7 +109,7 @@ class Snapshot:
         safetensors.torch.save_file(dict(self.optimizer), folder / _OPTIMIZER_FILE)
         best = self.outcome.best
         weights = {_BEST_WEIGHTS + name: tensor for name, tensor in best.weights.items()}
-        safetensors.torch.save_file({_BEST_LOGITS: best.logits_NC, **weights}, folder / _BEST_FILE)
+        safetensors.torch.save_file({_BEST_LOGITS: best.logits_NO, **weights}, folder / _BEST_FILE)
         (folder / HISTORY_FILE).write_bytes(self.history)
         state = {
             "place": asdict(self.place),
@@ -124,7 +125,7 @@ class Snapshot:
         """Read a moment from a folder whose manifest was checked; only rank 0 needs the best weights."""
         state = json.loads((folder / _STATE_FILE).read_text(encoding="utf-8"))
         tensors = _read(folder / _BEST_FILE) if leads else _read(folder / _BEST_FILE, _BEST_LOGITS)
-        best = Best(**state["best"], logits_NC=tensors.pop(_BEST_LOGITS))
+        best = Best(**state["best"], logits_NO=tensors.pop(_BEST_LOGITS))
         best.weights = {name.removeprefix(_BEST_WEIGHTS): tensor for name, tensor in tensors.items()}
         return cls(
             place=Place(**state["place"]),

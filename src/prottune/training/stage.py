@@ -18,7 +18,7 @@ from prottune.records import Split
 from prottune.storage import local_path
 from prottune.training.batching import count_steps
 from prottune.training.checkpoints import Checkpoints
-from prottune.training.examples import Examples, read_examples
+from prottune.training.examples import Examples, check_membrane_flags, read_examples
 from prottune.training.history import HISTORY_FILE, HistoryFollower, Progress, Receiver, following
 from prottune.training.job import Job, read_report
 from prottune.training.processes import launched_by_torchrun, run_ranks
@@ -56,6 +56,7 @@ def train(
         )
     manifest = read_manifest(tokens, "tokenize")
     train_set = _check_tokens(tokens, manifest)
+    check_membrane_flags(tokens, train_set, config)
     num_steps = count_steps(train_set.num_tokens_N, config.tokens_per_batch, config.epochs)
     run = _train_as_one_of_many if launched_by_torchrun(os.environ) else _train_in_new_processes
     with (

@@ -66,7 +66,8 @@ def _run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
         read_examples(Path(job.tokens), split, len(job.labels)) for split in (Split.TRAIN, Split.VALIDATION)
     )
     torch.manual_seed(config.seed)  # every rank draws the same new weights
-    model = build_model(job.base, config.head, job.labels, config.head_dropout)
+    membrane = config.membrane_weight > 0
+    model = build_model(job.base, config.head, job.labels, config.head_dropout, membrane=membrane)
     adapt(model, config)
     for examples in (train, validation):
         _check_lengths(job, model, examples)
@@ -103,6 +104,8 @@ def _run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
         "base_model_digest": job.base.facts.digest,
         **adapted,
     }
+    if membrane:
+        facts["membrane_flags"] = f"{train.has_flag.sum():,} of {len(train):,}"
     return _report(model, outcome, temperature, time.perf_counter() - started, facts)
 
 
