@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from small_store import Store
 
-from prottune.artifacts import MANIFEST_FILE, read_manifest
+from prottune.artifacts import MANIFEST_FILE, Manifest, read_manifest
 from prottune.errors import ArtifactError, ConfigError, DivergedError, StorageError
 from prottune.training.checkpoints import STAGE, Checkpoints, Name, place_of_run
 from prottune.training.settings import TrainConfig
@@ -219,6 +219,18 @@ def test_settings_that_say_how_a_run_runs_may_change(checkpoints: Checkpoints) -
     how = {"num_processes": 8, "checkpoint_every": 7, "keep_checkpoints": 1, "rank_timeout_seconds": 9}
     folder, _ = replace(checkpoints, config=replace(CONFIG, **how, base_model="/elsewhere")).newest()
     assert folder is not None
+
+
+def test_a_setting_that_a_checkpoint_does_not_know_had_its_default(checkpoints: Checkpoints) -> None:
+    keep(checkpoints, 1)
+    path = Path(checkpoints.place) / "step-00000001" / MANIFEST_FILE
+    manifest = Manifest.parse(path.read_bytes(), "it")
+    older = {name: value for name, value in manifest.settings.items() if name != "layer_decay"}
+    path.write_bytes(replace(manifest, settings=older).sealed())
+    folder, _ = checkpoints.newest()
+    assert folder is not None
+    with pytest.raises(ConfigError, match=r"layer_decay was 1.0, now 0.9"):
+        replace(checkpoints, config=replace(CONFIG, layer_decay=0.9)).newest()
 
 
 def test_a_run_that_diverged_is_not_trained_again_with_the_same_settings(checkpoints: Checkpoints) -> None:

@@ -184,12 +184,12 @@ def test_a_rank_that_hangs_ends_the_job_within_its_time_plus_5_seconds(
         ranks_of(scratch)[-1].send_signal(signal.SIGSTOP)
         hung.append(time.monotonic())
 
-    config = replace(ENDLESS, num_processes=2, rank_timeout_seconds=6)
+    config = replace(ENDLESS, num_processes=2, rank_timeout_seconds=20)
     with pytest.raises(
-        HungError, match=r"rank \d waited 6 s for the others: one of them has hung; start again"
+        HungError, match=r"rank \d waited 20 s for the others: one of them has hung; start again"
     ):
         train(make_token_folder(), tmp_path / "model", config, at_step(5, hang), str(tmp_path / "kept"))
-    assert time.monotonic() - hung[0] < 6 + 5
+    assert time.monotonic() - hung[0] < 20 + 5
     assert processes_of(scratch) == []
 
 

@@ -187,7 +187,7 @@ class Checkpoints:
             )
 
     def _check_run(self, folder: Path, manifest: Manifest) -> None:
-        """Refuse a checkpoint of other settings or inputs; a setting that it does not know had its default."""
+        """Refuse a checkpoint of other settings or inputs; a setting unknown to it had its default."""
         known_then = asdict(TrainConfig()) | manifest.settings
         now = self._deciding(asdict(self.config)) | dict(self.inputs)
         then = self._deciding(known_then) | manifest.inputs
