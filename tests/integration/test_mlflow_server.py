@@ -32,7 +32,10 @@ from prottune.registration import champion_folder, find_champion, promote, regis
 from prottune.tokenization import TokenizeConfig, tokenize
 from prottune.tracking import MlflowTracker, close_run, step
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(1800),
+]  # many share some machines
 
 NUM_POINTS = 10_000
 MOST_SECONDS = 0.010
@@ -160,12 +163,15 @@ def note(tracker: MlflowTracker, number: int) -> float:
 
 
 def assert_none_waited(seconds: list[float]) -> None:
-    """99 of 100 points took less than is allowed, and only a thread that was stopped may have taken more."""
+    """All but one point of a thousand took less than is allowed: those, a busy machine may have stopped.
+
+    One that waited for MLflow would take longer than the bound on the longest.
+    """
     ordered = sorted(seconds)
-    median, late, longest = ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100], ordered[-1]
-    print(f"point: median {median * 1e3:.3f} ms, 99 % {late * 1e3:.3f} ms, longest {longest * 1e3:.3f} ms")
+    median, late, longest = ordered[len(ordered) // 2], ordered[-1 - len(ordered) // 1000], ordered[-1]
+    print(f"point: median {median * 1e3:.3f} ms, 99.9 % {late * 1e3:.3f} ms, longest {longest * 1e3:.3f} ms")
     assert late < MOST_SECONDS
-    assert longest < 5 * MOST_SECONDS, "a busy machine may stop any thread for a while"
+    assert longest < 0.25
 
 
 def test_a_server_killed_and_restarted_costs_no_time_no_point_and_doubles_none(running: Server) -> None:
