@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 # The real data. This is the address that the DeepLoc authors publish; it has not been verified here.
 DEEPLOC_FASTA ?= https://services.healthtech.dtu.dk/services/DeepLoc-1.0/deeploc_data.fasta
 
-.PHONY: help demo test check deeploc integration compile bench lock clean
+.PHONY: help demo test check deeploc integration faults compile bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,11 @@ deeploc: $(READY) ## the whole pipeline on the real DeepLoc proteins (DEEPLOC_FA
 
 integration: $(READY) ## the real servers, faults and endings (minutes)
 	@$(BIN)/python -m pytest -q -m integration
+
+FAULTS_KILLS ?= 300
+FAULTS_SEED ?=
+faults: $(READY) ## kill a training 300 times at random (FAULTS_KILLS, FAULTS_SEED) and compare its end
+	@FAULTS_KILLS=$(FAULTS_KILLS) FAULTS_SEED=$(FAULTS_SEED) $(BIN)/python -m pytest -q -m integration tests/faults
 
 compile: $(READY) ## rewrite pipelines/compiled from the graph
 	@$(BIN)/python -m pipelines compile

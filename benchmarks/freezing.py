@@ -7,7 +7,7 @@ once; its epochs are measured without that first reading, against an epoch that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,13 +16,11 @@ import numpy as np
 
 from benchmarks.own_training import PROTBERT_LAYERS, WIDTH, own_report, write_base
 from benchmarks.proteins import sampled, sequences, write_tokens
-from benchmarks.rows import NotRun, Options, Row
+from benchmarks.rows import Options, Row
 from benchmarks.timing import WARM_UP, Samples, Way, in_turns
-from prottune.training.settings import TrainConfig
+from prottune.training.adaptation import predicted_speed_up
 
 _MAX_TOKENS = 1024
-_NEEDED = ("freeze_layers", "cache_features")
-"""Settings of training that this benchmark is about."""
 
 
 def _planned(share: str) -> Row:
@@ -69,8 +67,6 @@ def rows(options: Options) -> list[Row]:
 
 def rows_at(proteins: list[str], scale: Scale) -> list[Row]:
     """Measure full fine-tuning and each kind of frozen training on the same proteins in each turn."""
-    if missing := set(_NEEDED) - {setting.name for setting in fields(TrainConfig)}:
-        raise NotRun(f"not run: training has no setting {' and '.join(sorted(missing))}")
     layers = scale.num_layers
     kinds: dict[str, dict[str, Any]] = {
         "nothing": {},
@@ -88,7 +84,7 @@ def rows_at(proteins: list[str], scale: Scale) -> list[Row]:
     speed = {name: float(np.mean(tokens)) / found.median for name, found in samples.items()}
     size = f"{layers} layers of width {WIDTH}, {scale.num_proteins} proteins"
     found = [
-        _frozen_row(planned, kind, speed, samples, possible_speed_up(layers, num_frozen))
+        _frozen_row(planned, kind, speed, samples, predicted_speed_up(layers, num_frozen))
         for planned, kind, num_frozen in ((PLANNED[0], "half", layers // 2), (PLANNED[1], "all", layers))
     ]
     found.append(
@@ -101,11 +97,6 @@ def rows_at(proteins: list[str], scale: Scale) -> list[Row]:
         )
     )
     return [replace(row, scale=size, clock="wall time") for row in found]
-
-
-def possible_speed_up(num_layers: int, num_frozen: int) -> float:
-    """How many times as fast a step can be with the lower layers frozen."""
-    return 3 * num_layers / (num_layers + 2 * (num_layers - num_frozen))
 
 
 def _frozen_row(

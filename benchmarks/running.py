@@ -17,6 +17,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 MODULES = {
     "tokenize": "benchmarks.tokenization",
     "ingest": "benchmarks.ingestion",
+    "padding": "benchmarks.padding",
     "train-cpu": "benchmarks.train_cpu",
     "train-gpu": "benchmarks.train_gpu",
     "epoch-wall": "benchmarks.epoch_wall",
@@ -63,6 +64,10 @@ def environment(name: str) -> dict[str, str]:
     quiet = {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
     threads = {"OMP_NUM_THREADS": "1"} if name in _ONE_THREAD else {}
     return rank_environment(1, os.environ) | fixed | quiet | threads
+
+
+def everything_planned() -> list[Row]:
+    return [row for name in MODULES for row in planned(name)]
 
 
 def planned(name: str) -> list[Row]:

@@ -17,6 +17,7 @@ def train(
     learning_rate: float,
     head_learning_rate: float,
     class_weights: str,
+    membrane_weight: float,
     tokens_per_batch: int,
     freeze_layers: int,
     lora_rank: int,
@@ -24,14 +25,20 @@ def train(
     num_processes: int,
     num_nodes: int,
     seed: int,
+    checkpoints: str,
+    checkpoint_every: int,
     num_gpus: int,
     model: Output[Model],
     metrics: Output[Metrics],
 ) -> None:
-    """Fine-tune a base model on the training proteins; `num_gpus` is what the pod is given."""
+    """Fine-tune a base model on the training proteins; started again, go on from this run's checkpoints.
+
+    `num_gpus` is what the pod is given.
+    """
     from pathlib import Path
 
     from prottune.tracking import numbers, step
+    from prottune.training.checkpoints import place_of_run
     from prottune.training.settings import TrainConfig
     from prottune.training.stage import train
 
@@ -44,6 +51,7 @@ def train(
         learning_rate=learning_rate,
         head_learning_rate=head_learning_rate,
         class_weights=class_weights,
+        membrane_weight=membrane_weight,
         tokens_per_batch=tokens_per_batch,
         freeze_layers=freeze_layers,
         lora_rank=lora_rank,
@@ -51,8 +59,10 @@ def train(
         num_processes=num_processes,
         num_nodes=num_nodes,
         seed=seed,
+        checkpoint_every=checkpoint_every,
     )
+    place = place_of_run(checkpoints)
     with step("train", config) as tracker:
-        report = train(Path(tokens.path), Path(model.path), config, on_point=tracker.point)
+        report = train(Path(tokens.path), Path(model.path), config, tracker.point, place)
         tracker.numbers(numbers(report, "train"))
     metrics.metadata.update(numbers(report))

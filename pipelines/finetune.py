@@ -36,6 +36,7 @@ def finetune(
     learning_rate: float = TrainConfig.learning_rate,
     head_learning_rate: float = TrainConfig.head_learning_rate,
     class_weights: str = TrainConfig.class_weights,
+    membrane_weight: float = TrainConfig.membrane_weight,
     tokens_per_batch: int = TrainConfig.tokens_per_batch,
     freeze_layers: int = TrainConfig.freeze_layers,
     lora_rank: int = TrainConfig.lora_rank,
@@ -43,6 +44,8 @@ def finetune(
     num_processes: int = TrainConfig.num_processes,
     num_nodes: int = TrainConfig.num_nodes,
     seed: int = TrainConfig.seed,
+    checkpoints: str = "",
+    checkpoint_every: int = TrainConfig.checkpoint_every,
     max_loss_to_champion: float = EvaluateConfig.max_loss_to_champion,
     min_gate_proteins: int = EvaluateConfig.min_gate_proteins,
     deploy_to: str = DeployConfig.to,
@@ -54,23 +57,13 @@ def finetune(
 ) -> None:
     """Fine-tune a protein language model, judge it against floor and champion, serve it if it is better."""
     token_settings = {"max_residues": max_residues, "cut": cut}
-    train_settings = {
-        "base_model": base_model,
-        "base_revision": base_revision,
-        "head": head,
-        "epochs": epochs,
-        "patience": patience,
-        "learning_rate": learning_rate,
-        "head_learning_rate": head_learning_rate,
-        "class_weights": class_weights,
-        "tokens_per_batch": tokens_per_batch,
-        "freeze_layers": freeze_layers,
-        "lora_rank": lora_rank,
-        "precision": precision,
-        "num_processes": num_processes,
-        "num_nodes": num_nodes,
-        "seed": seed,
-    }
+    start = {"base_model": base_model, "base_revision": base_revision, "head": head, "seed": seed}
+    learns = {"freeze_layers": freeze_layers, "lora_rank": lora_rank}
+    weighs = {"class_weights": class_weights, "membrane_weight": membrane_weight}
+    rates = {"learning_rate": learning_rate, "head_learning_rate": head_learning_rate}
+    lasts = {"epochs": epochs, "patience": patience, "tokens_per_batch": tokens_per_batch}
+    runs_on = {"precision": precision, "num_processes": num_processes, "num_nodes": num_nodes}
+    train_settings = start | learns | weighs | rates | lasts | runs_on
     gpu_pod: dict[str, Any] = {
         "num_gpus": num_gpus,
         "node_selector": node_selector,
@@ -85,7 +78,13 @@ def finetune(
 
         with dsl.If(news.outputs["Output"] == "new", name="something new"):
             tokens = light(tokenize(records=records, **token_settings), light_image)
-            trained = train(tokens=tokens.outputs["tokens"], num_gpus=num_gpus, **train_settings)
+            trained = train(
+                tokens=tokens.outputs["tokens"],
+                checkpoints=checkpoints,
+                checkpoint_every=checkpoint_every,
+                num_gpus=num_gpus,
+                **train_settings,
+            )
             heavy(trained, torch_image, TRAIN_SECONDS, **gpu_pod)
             model = trained.outputs["model"]
             verdict = evaluate(

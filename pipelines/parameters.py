@@ -23,14 +23,19 @@ SETTINGS = (IngestConfig, TokenizeConfig, TrainConfig, EvaluateConfig, DeployCon
 RENAMED = {"deploy_to": "to"}
 """Pipeline parameter -> setting, where the setting's own name says too little in a list of twenty."""
 
+ADDRESSES = {
+    "source": "File, folder, http(s):// or s3:// address of the labelled proteins.",
+    "checkpoints": "Folder or s3:// prefix of all runs' checkpoints; empty: each run's own folder.",
+}
+"""Parameters that say where things lie -> what they mean to who runs the graph here; no stage's settings."""
+
 CLUSTER_ONLY = ("light_image", "torch_image", "num_gpus", "node_selector", "tolerations")
 """Parameters that say nothing on a laptop."""
 
 
 def run_flags() -> type[Any]:
     """A dataclass with one field for each parameter that means something on a laptop, and `runs`."""
-    help_of = {"source": "File, folder, http(s):// or s3:// address of the labelled proteins."}
-    help_of |= {name: text for kind in SETTINGS for name, text in field_docs(kind).items()}
+    help_of = ADDRESSES | {name: text for kind in SETTINGS for name, text in field_docs(kind).items()}
     entries: list[tuple[str, Any, Any]] = []
     for name, parameter in inspect.signature(finetune.pipeline_func).parameters.items():
         if name not in CLUSTER_ONLY:

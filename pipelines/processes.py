@@ -4,11 +4,14 @@ import os
 
 import psutil
 
-_GRACE_SECONDS = 10.0
+from prottune.training.stopping import GRACE_SECONDS
+
+_GRACE_SECONDS = GRACE_SECONDS + 5.0
+"""A training step may keep its last checkpoint first."""
 
 
 def end_processes_of(run_name: str) -> None:
-    """Ask all processes of a run to end; kill what is left after ten seconds.
+    """Ask all processes of a run to end; kill what is left after the grace.
 
     A process belongs to a run if its environment names it (PROTTUNE_PIPELINE_RUN) or if it was started by
     one that does.

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipelines.executing import PARAMETERS_FILE
 from prottune.errors import ConfigError
+from prottune.storage import local_path
 from prottune.unsent import PLACE_VARIABLE
 
 LATEST = "latest"
@@ -72,11 +73,18 @@ def new_run(runs: Path, values: Mapping[str, Any]) -> Run:
     try:
         runs.mkdir(parents=True, exist_ok=True)
         run = Run(_fresh_folder(runs, name), Path(tempfile.mkdtemp(prefix="prottune-")))
-        (run.folder / PARAMETERS_FILE).write_text(json.dumps(dict(values), indent=1) + "\n", encoding="utf-8")
+        parameters = dict(values) | {"checkpoints": _checkpoints(run, str(values.get("checkpoints", "")))}
+        (run.folder / PARAMETERS_FILE).write_text(json.dumps(parameters, indent=1) + "\n", encoding="utf-8")
         _point_latest_at(run.folder)
     except OSError as error:
         raise ConfigError(f"{runs}: cannot be written ({error.strerror}); see --runs") from error
     return run
+
+
+def _checkpoints(run: Run, chosen: str) -> str:
+    """The place named for checkpoints, else one in the run's folder; the train step adds the run's name."""
+    here = local_path(chosen) if chosen else run.folder / "checkpoints"
+    return str(here.absolute()) if here is not None else chosen
 
 
 def _fresh_folder(runs: Path, name: str) -> Path:

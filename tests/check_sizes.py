@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MAX_MODULE_LINES = {"src": 300, "pipelines": 300, "benchmarks": 300, "components": 90}
+MAX_MODULE_LINES = {"src": 300, "pipelines": 300, "benchmarks": 300, "components": 95}
 MAX_FUNCTION_LINES = 60
 
 

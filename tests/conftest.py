@@ -1,9 +1,11 @@
 """What every test gets: a clean environment, few threads, and no way to reach a network by accident."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_store import Store, serving
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -30,6 +32,16 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test meets a server or a run that the machine's user happens to have set."""
     for name in _ADDRESSES:
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """An empty S3 store that the environment points at."""
+    with serving(Store()) as running:
+        monkeypatch.setenv("S3_ENDPOINT", running.url)
+        monkeypatch.setenv("S3_ACCESS_KEY", "access")
+        monkeypatch.setenv("S3_SECRET_KEY", "secret")
+        yield running
 
 
 @pytest.fixture(scope="session")

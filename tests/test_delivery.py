@@ -230,4 +230,5 @@ def test_an_address_that_no_mlflow_knows_is_told_once_and_given_up(caplog: pytes
     delivery_ = Delivery(RunAddress("gopher://nowhere", tag=(STEP_TAG, "word")))
     delivery_.put(losses(0, 3))
     assert delivery_.close(20) == []
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    told = [record.levelname for record in caplog.records if "gopher" in record.getMessage()]
+    assert told == ["WARNING"]

@@ -28,6 +28,7 @@ COLUMNS = [
     "p_nucleus",
     "p_cell_membrane",
     "p_lysosome_vacuole",
+    "membrane",
 ]
 FASTA = ">sp|P12345|NAME_HUMAN Some protein\nKKK\nK\n>Q99999 Nucleus-U test\nLL ll\n>bare\nSSS*\n"
 
@@ -42,6 +43,7 @@ class Answer:
         self.unlike_training = "W" in sequence
         self.truncated = len(sequence) > 100
         self.num_residues = len(sequence)
+        self.membrane: float | None = None
 
 
 class LettersPredictor:
@@ -79,7 +81,8 @@ def test_every_protein_gets_a_row_in_the_order_of_the_file(fasta: Path, tmp_path
         ["bare", "Lysosome/Vacuole"],
     ]
     assert rows[1][2:7] == ["0.71428573", "true", "false", "false", "4"]
-    assert [float(value) for value in rows[3][7:]] == pytest.approx([1 / 6, 1 / 6, 4 / 6])
+    assert [float(value) for value in rows[3][7:-1]] == pytest.approx([1 / 6, 1 / 6, 4 / 6])
+    assert [row[-1] for row in rows[1:]] == ["", "", ""]
     assert (report.num_proteins, report.num_residues, report.num_stops_removed) == (3, 11, 1)
     assert (report.num_confident, report.num_unlike_training, report.num_truncated) == (2, 0, 0)
     assert report.locations == {"Nucleus": 1, "Cell.membrane": 1, "Lysosome/Vacuole": 1}
@@ -196,7 +199,22 @@ def test_a_source_that_is_missing_is_refused(tmp_path: Path) -> None:
 
 def test_locations_that_are_spelled_alike_get_columns_of_their_own() -> None:
     names = table_schema(("A.b", "A b", "a/B")).names[7:]
-    assert names == ["p_a_b", "p_a_b_2", "p_a_b_3"]
+    assert names == ["p_a_b", "p_a_b_2", "p_a_b_3", "membrane"]
+
+
+def test_a_model_that_tells_the_membrane_fills_its_column(fasta: Path, tmp_path: Path) -> None:
+    class Telling(LettersPredictor):
+        def predict(self, sequences: Sequence[str]) -> list[Answer]:
+            answers = super().predict(sequences)
+            for entry, sequence in zip(answers, sequences, strict=True):
+                entry.membrane = sequence.count("L") / len(sequence)
+            return answers
+
+    for suffix in (".csv", ".parquet"):
+        answer(fasta, tmp_path / f"table{suffix}", Telling())
+    assert pa.parquet.read_table(tmp_path / "table.parquet")["membrane"].to_pylist() == [0.0, 1.0, 0.0]
+    with (tmp_path / "table.csv").open(newline="") as stream:
+        assert [row["membrane"] for row in csv.DictReader(stream)] == ["0", "1", "0"]
 
 
 @pytest.mark.parametrize(

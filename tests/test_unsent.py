@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Run
 from mlflow_template import new_store
-from test_storage import Store, serving
+from small_store import Store, serving
 
 from prottune import tracking, unsent
 from prottune.delivery import Parcel

@@ -16,7 +16,9 @@ class TinyConfig:
     seed: int = 43
 
 
-def write_tiny_model(folder: Path, labels: tuple[str, ...] = LABELS, seed: int = 43) -> Path:
+def write_tiny_model(
+    folder: Path, labels: tuple[str, ...] = LABELS, seed: int = 43, *, membrane: bool = False
+) -> Path:
     """Write a folder that `prottune.model.folder.load_model` accepts, golden answers included."""
     import torch
 
@@ -28,9 +30,10 @@ def write_tiny_model(folder: Path, labels: tuple[str, ...] = LABELS, seed: int =
     from prottune.model.inference import Predictor
 
     torch.manual_seed(seed)
-    model = load_base("tiny", "", "attention", labels, 0.0).eval()
+    model = load_base("tiny", "", "attention", labels, 0.0, membrane=membrane).eval()
     with torch.no_grad():
-        model.classifier.weight.mul_(30)  # random answers, but not all alike
+        for layer in model.output_layers():
+            layer.weight.mul_(30)  # random answers, but not all alike
     description = ModelDescription(
         label_set="custom",
         labels=labels,
@@ -42,6 +45,7 @@ def write_tiny_model(folder: Path, labels: tuple[str, ...] = LABELS, seed: int =
         base_model="tiny",
         base_digest="1" * 64,
         confident_above=0.5,
+        membrane_temperature=1.0 if membrane else None,
         energy_below=0.0,
         versions={"torch": torch.__version__},
     )

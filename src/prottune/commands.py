@@ -95,13 +95,15 @@ class Train:
     """Folder that `prottune tokenize` made."""
     model: Path
     """Folder to make."""
+    checkpoints: str = ""
+    """Folder or s3:// prefix for this run alone: started again with it, an interrupted run goes on."""
     settings: TrainConfig
 
     def run(self) -> Iterator[str]:
         from prottune.training.stage import train
 
         with step("train", self.settings) as tracker:
-            report = train(self.tokens, self.model, self.settings, on_point=tracker.point)
+            report = train(self.tokens, self.model, self.settings, tracker.point, self.checkpoints)
             tracker.numbers(numbers(report, "train"))
         yield (
             f"{self.model}: {report.num_parameters:,} parameters, best epoch {report.best_epoch} of "

@@ -35,6 +35,10 @@ class StorageError(ServiceError):
     """The place that a URI names refused, vanished or answered nonsense; carries the URI."""
 
 
+class HungError(ServiceError):
+    """A training process kept the others waiting too long; trying again goes on from the last checkpoint."""
+
+
 class TrackingError(ServiceError):
     """The MLflow server or registry could not be reached or refused."""
 

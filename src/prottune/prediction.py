@@ -11,6 +11,7 @@ this order:
     truncated        only part of the protein was read
     num_residues     residues of the whole protein
     p_<location>     probability of each location, in the order of the model's labels: p_nucleus ...
+    membrane         probability that the protein is bound to a membrane; empty if the model does not tell
 
 A final stop (*) is removed and counted. Memory is bounded by the window, whatever the size of the file.
 """
@@ -147,7 +148,7 @@ def table_schema(labels: Sequence[str]) -> pa.Schema:
         ("truncated", pa.bool_()),
         ("num_residues", pa.int32()),
     ]
-    return pa.schema([*fixed, *((name, pa.float32()) for name in names)])
+    return pa.schema([*fixed, *((name, pa.float32()) for name in [*names, "membrane"])])
 
 
 def check_output(output: Path) -> None:
@@ -190,6 +191,7 @@ def _rows(schema: pa.Schema, accessions: Sequence[str], answers: Sequence[Predic
     columns: list[object] = [list(accessions)]
     columns += [[getattr(answer, name) for answer in answers] for name in fixed]
     columns += list(np.stack([answer.probabilities for answer in answers]).astype(np.float32).T.copy())
+    columns.append([answer.membrane for answer in answers])
     arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schema)
 

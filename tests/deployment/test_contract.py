@@ -45,7 +45,9 @@ def right_answer(path: str, body: dict[str, Any]) -> dict[str, Any]:
             share = nucleus(sequence)
             location, best = ("Nucleus", share) if share > 0.5 else ("Plastid", 1 - share)
             probabilities = {"Nucleus": share, "Plastid": 1 - share}
-            answers.append({"location": location, "probability": best, "probabilities": probabilities})
+            answers.append(
+                {"location": location, "probability": best, "probabilities": probabilities, "membrane": None}
+            )
         return {"predictions": answers, "model_version": "7"}
     assert path == "/v2/models/prottune/infer"
     shares = [nucleus(sequence) for sequence in body["inputs"][0]["data"]]
@@ -147,6 +149,14 @@ WRONG: dict[str, tuple[Change, str]] = {
         lambda path, answer: {**answer, "model_version": "6"},
         "model version '6', expected '7'",
     ),
+    "membrane where there is none": (
+        first_v1(lambda entry: entry.update(membrane=0.5)),
+        r"V1, sequence G1: membrane 0\.5, expected None as in the golden answer",
+    ),
+    "no word of the membrane": (
+        first_v1(lambda entry: entry.pop("membrane")),
+        r"an answer of another shape \(KeyError: 'membrane'\)",
+    ),
     "missing field": (
         first_v1(lambda entry: entry.pop("location")),
         r"an answer of another shape \(KeyError: 'location'\)",
@@ -175,6 +185,46 @@ def test_a_wrong_answer_names_the_sequence_and_the_numbers(serve: Callable[..., 
         check_endpoint(serve(change), GOLDEN, CONFIG, "7")
 
 
+TELLING = [entry | {"membrane": 0.1} for entry in GOLDEN]
+"""Golden answers of a model that also says whether a protein is bound to a membrane."""
+
+
+def with_membrane(v1: Any, v2: Any) -> Change:
+    """Say so much of the membrane for every protein; None says nothing in V2."""
+
+    def changed(path: str, answer: dict[str, Any]) -> dict[str, Any]:
+        for entry in answer.get("predictions", []):
+            entry["membrane"] = v1
+        if "outputs" in answer and v2 is not None:
+            answer["outputs"].append({"name": "membrane", "data": [v2] * len(GOLDEN)})
+        return answer
+
+    return changed
+
+
+def test_the_membrane_is_compared_in_both_protocols(serve: Callable[..., str]) -> None:
+    assert check_endpoint(serve(with_membrane(0.1, 0.1)), TELLING, CONFIG, "7") == 0.0
+    assert check_endpoint(serve(with_membrane(0.1, 0.115)), TELLING, CONFIG, "7") == pytest.approx(0.015)
+
+
+@pytest.mark.parametrize(
+    ("v1", "v2", "words"),
+    [
+        (0.15, 0.1, r"V1, sequence G1: the membrane's probability differs by 0\.0500 from the golden answer"),
+        (0.1, 0.15, r"V2, sequence G1: the membrane's probability differs by 0\.0500"),
+        (float("nan"), 0.1, r"V1, sequence G1: the membrane's probability differs by nan"),
+        (None, 0.1, r"V1, sequence G1: membrane None, expected 0\.1 as in the golden answer"),
+        (0.1, None, r"V2, sequence G1: membrane None, expected 0\.1"),
+        ("yes", 0.1, "an answer of another shape"),
+    ],
+)
+def test_another_word_of_the_membrane_is_a_wrong_answer(
+    serve: Callable[..., str], v1: Any, v2: Any, words: str
+) -> None:
+    with pytest.raises(DeploymentError, match=words):
+        check_endpoint(serve(with_membrane(v1, v2)), TELLING, CONFIG, "7")
+
+
 def test_an_endpoint_that_reads_only_bare_upper_case_fails(serve: Callable[..., str]) -> None:
     golden = [{**GOLDEN[0], "sequence": "MK" * 10}]
 
@@ -197,7 +247,8 @@ def test_of_two_locations_that_are_equally_probable_either_will_do(serve: Callab
     def turned_round(path: str, answer: dict[str, Any]) -> dict[str, Any]:
         values = {"location": "Plastid", "probability": 0.505}
         if ":predict" in path:
-            answer["predictions"][0] = values | {"probabilities": {"Nucleus": 0.495, "Plastid": 0.505}}
+            probabilities = {"Nucleus": 0.495, "Plastid": 0.505}
+            answer["predictions"][0] = values | {"probabilities": probabilities, "membrane": None}
         else:
             tensors = {name: [value] for name, value in values.items()}
             tensors |= {"probabilities": [0.495, 0.505], "classes": CLASSES}

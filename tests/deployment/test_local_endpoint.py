@@ -24,7 +24,7 @@ CONFIG = DeployConfig()
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny", membrane=True)
 
 
 def servers_of(folder: Path) -> list[psutil.Process]:

@@ -44,6 +44,7 @@ class Said:
     confident: bool = True
     unlike_training: bool = False
     truncated: bool = False
+    membrane: float | None = None
 
 
 class Oracle:
@@ -335,7 +336,7 @@ def test_records_without_a_gate_split_are_scored_and_held(tmp_path: Path) -> Non
     report = evaluate(records, model, tmp_path / "report", CONFIG, load_model=lambda _: oracle)
     assert report.reasons == ["the gate split has 0 proteins; at least 20 are needed to decide"]
     assert report.metrics["accuracy"] == 1.0
-    assert report.metrics["gate"] == {"num_proteins": 0, "num_known": 0, "baseline": {}}
+    assert report.metrics["gate"] == {"num_proteins": 0, "num_known": 0, "baseline": {}, "membrane": None}
 
 
 def test_locations_that_would_share_a_column_are_refused(tmp_path: Path) -> None:
@@ -377,6 +378,7 @@ def test_predictions_are_one_row_a_scored_protein(bench: Bench) -> None:
         *("accession", "split", "location", "predicted", "probability"),
         *(f"p_{slug(location)}" for location in LOCATIONS),
         *("confident", "unlike_training", "truncated", "num_residues", "correct"),
+        *("membrane_flag", "membrane"),
     ]
     rows = {row["accession"]: row for row in table.to_pylist()}
     assert len(rows) == 150
@@ -393,6 +395,8 @@ def test_predictions_are_one_row_a_scored_protein(bench: Bench) -> None:
         "unlike_training": False,
         "truncated": False,
         "correct": False,
+        "membrane_flag": "U",
+        "membrane": None,
         "num_residues": next(p.num_residues for p in bench.proteins if p.accession == "TEST0"),
     }
     assert sum(row["correct"] for row in rows.values()) == 150 - 15

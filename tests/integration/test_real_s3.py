@@ -15,10 +15,12 @@ from minio import Minio
 
 from prottune import storage
 from prottune.artifacts import MANIFEST_FILE, new_folder, read_manifest
-from prottune.errors import ArtifactError, StorageError
+from prottune.errors import ArtifactError, DivergedError, StorageError
 from prottune.ingestion.findings import Findings
 from prottune.ingestion.sources import take_source
 from prottune.storage import fetch_file, fetch_folder, list_files, upload_folder
+from prottune.training.checkpoints import Checkpoints
+from prottune.training.settings import TrainConfig
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -91,6 +93,29 @@ def test_an_object_replaced_behind_our_back_is_found(s3: dict[str, str], tmp_pat
     with pytest.raises(ArtifactError, match=r"a: damaged, SHA-256"):
         fetch_folder("s3://prottune-test/models/2", tmp_path / "back")
     assert not (tmp_path / "back").exists()
+
+
+def test_checkpoints_are_found_by_number_refused_when_damaged_and_removed(
+    s3: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = Checkpoints("s3://prottune-test/kept", TrainConfig(), {}, str(tmp_path))
+    assert checkpoints.newest() == (None, checkpoints)
+    for step in (200, 1000, 1200):
+        checkpoints.write(step, {}, lambda folder: (folder / "weights").write_bytes(os.urandom(6_000_000)))
+    endpoint = urllib.parse.urlsplit(s3["S3_ENDPOINT"]).netloc
+    client = Minio(endpoint, s3["S3_ACCESS_KEY"], s3["S3_SECRET_KEY"], secure=False, region="us-east-1")
+    (tmp_path / "other").write_bytes(os.urandom(6_000_000))
+    client.fput_object("prottune-test", "kept/step-00001200/weights", str(tmp_path / "other"))
+    folder, found = checkpoints.newest()
+    assert folder == tmp_path / "step-00001000"
+    assert "checkpoint step-00001200 refused: " in caplog.text
+    found.write(1200, {}, lambda folder: (folder / "weights").write_bytes(b"again"))
+    found.prune()
+    kept = {name.split("/")[0] for name in list_files("s3://prottune-test/kept")}
+    assert kept == {"step-00001000", "step-00001200-2"}
+    found.refuse(DivergedError("the loss is nan"))
+    with pytest.raises(DivergedError, match="the loss is nan"):
+        found.raise_if_refused()
 
 
 def test_a_wrong_secret_and_a_missing_key_are_named(

@@ -26,12 +26,11 @@ def small_config(**changes):
     return BertConfig(**{**settings, **changes})
 
 
-def small_model(head, labels=LABELS, seed=0, head_dropout=0.0, **changes):
+def small_model(head, labels=LABELS, seed=0, head_dropout=0.0, membrane=False, **changes):
     """A two-layer model with random weights, large enough that answers differ."""
     torch.manual_seed(seed)
-    model = LocationModel(
-        new_config(small_config(initializer_range=0.2, **changes), head, labels, head_dropout)
-    )
+    encoder = small_config(initializer_range=0.2, **changes)
+    model = LocationModel(new_config(encoder, head, labels, head_dropout, membrane=membrane))
     return model.eval()
 
 

@@ -68,7 +68,7 @@ def test_a_folded_temperature_divides_the_logits(head):
     model = small_model(head)
     batch = PackedBatch.from_ids([encode([random_sequence(n)])[0] for n in (5, 50)])
     before_BC = model(batch)
-    fold_temperature(model, 2.5)
+    fold_temperature(model.classifier, 2.5)
     torch.testing.assert_close(model(batch), before_BC / 2.5, rtol=0, atol=1e-5)
 
 
@@ -112,8 +112,12 @@ def test_a_few_right_answers_are_no_ground_for_confidence():
 
 
 def test_calibrated_loss_does_not_see_overconfidence():
-    logits_NC = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.5, 0.0]])
-    labels_N = torch.tensor([0, 0, 1, 1])
-    assert calibrated_loss(logits_NC * 3, labels_N) == pytest.approx(calibrated_loss(logits_NC, labels_N))
-    plain = float(torch.nn.functional.cross_entropy(logits_NC * 3, labels_N))
-    assert calibrated_loss(logits_NC * 3, labels_N) < plain - 0.05
+    logits_NC, labels_N = calibrated()
+    plain = float(functional.cross_entropy(logits_NC, labels_N))
+    assert calibrated_loss(logits_NC * 3, labels_N) == pytest.approx(plain, rel=1e-3)
+    assert float(functional.cross_entropy(logits_NC * 3, labels_N)) > 1.5 * plain
+
+
+def test_calibrated_loss_sees_right_answers_that_are_unsure():
+    logits_NC, labels_N = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+    assert calibrated_loss(logits_NC, labels_N) == pytest.approx(math.log1p(math.exp(-1)))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.finetune import finetune
-from pipelines.parameters import CLUSTER_ONLY, RENAMED, SETTINGS, check, field_docs, run_flags
+from pipelines.parameters import ADDRESSES, CLUSTER_ONLY, RENAMED, SETTINGS, check, field_docs, run_flags
 from prottune.errors import ConfigError
 from prottune.flags import parse_flags
 from prottune.training.settings import TrainConfig
@@ -30,15 +30,17 @@ NOT_OFFERED = {
     "lora_alpha": "goes with lora_rank; a learning rate does the same",
     "lora_targets": "query and value, as in the paper; lora_rank is what matters",
     "layer_decay": "a refinement of learning_rate, for trials on one machine",
+    "tokens_per_pass": "for cards with little memory, as gradient_checkpointing",
     "gradient_checkpointing": "for cards with little memory; the cluster's are chosen for the model",
     "compress_gradients": "for slow networks between nodes; processes of one node do not need it",
+    "keep_checkpoints": "two: the newest, and the one before it if the newest is damaged",
+    "rank_timeout_seconds": "a guard, not a choice",
     "num_bootstraps": "1000 resamples serve two digits; nobody should report fewer",
     "bootstrap_seed": "an interval does not depend on it in the digits shown",
     "max_calibration_error": "a guard: temperature is fitted, so more than this is a fault",
     "max_probability_difference": "what bf16 serving may differ by; more is a fault",
     "ready_timeout_seconds": "a guard, not a choice",
 }
-ADDRESSES = {"source"}
 
 
 def parameters() -> dict[str, inspect.Parameter]:
@@ -54,14 +56,14 @@ def test_a_setting_has_one_meaning_across_all_stages() -> None:
 
 
 def test_every_setting_is_a_pipeline_parameter_or_deliberately_not() -> None:
-    offered = {RENAMED.get(name, name) for name in parameters()} - ADDRESSES - set(CLUSTER_ONLY)
+    offered = {RENAMED.get(name, name) for name in parameters()} - set(ADDRESSES) - set(CLUSTER_ONLY)
     assert set(settings()) - offered == set(NOT_OFFERED)
     assert offered <= set(settings()), "a parameter that no stage knows"
 
 
 def test_every_default_is_the_one_beside_the_setting() -> None:
     for name, parameter in parameters().items():
-        if name not in ADDRESSES | set(CLUSTER_ONLY):
+        if name not in {*ADDRESSES, *CLUSTER_ONLY}:
             assert parameter.default == settings()[RENAMED.get(name, name)], name
 
 

@@ -65,6 +65,13 @@ def test_every_setting_arrives_at_its_stage(runs: Path) -> None:
     assert (judged["max_loss_to_champion"], judged["min_gate_proteins"]) == (0.02, 10)
 
 
+def test_checkpoints_lie_in_the_runs_own_folder(runs: Path, summary: dict[str, Any]) -> None:
+    kept = list((runs / "latest" / "checkpoints" / summary["run"]).glob("step-*"))
+    assert 1 <= len(kept) <= 2
+    for checkpoint in kept:
+        assert read_manifest(checkpoint, "checkpoint").settings["seed"] == 7
+
+
 def test_one_mlflow_run_holds_settings_curve_figures_and_reports(runs: Path, summary: dict[str, Any]) -> None:
     client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("prottune")

@@ -1,4 +1,7 @@
-"""A small predictor that does the thing: how much of a sequence are K, L and S decides where it lives."""
+"""A small predictor that does the thing: how much of a sequence are K, L and S decides where it lives.
+
+The share of L says whether it is bound to a membrane, if the predictor tells that.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ LETTERS = {"Nucleus": "K", "Cell.membrane": "L", "Lysosome/Vacuole": "S"}
 
 
 class Prediction:
-    def __init__(self, sequence: str) -> None:
+    def __init__(self, sequence: str, tells_membrane: bool = False) -> None:
         counts = np.array([sequence.count(letter) + 1 for letter in LETTERS.values()], np.float32)
         self.probabilities = counts / counts.sum()
         best = int(self.probabilities.argmax())
@@ -22,6 +25,7 @@ class Prediction:
         self.unlike_training = "W" in sequence
         self.truncated = len(sequence) > 50
         self.num_residues = len(sequence)
+        self.membrane = sequence.count("L") / len(sequence) if tells_membrane else None
 
 
 class LettersPredictor:
@@ -29,14 +33,15 @@ class LettersPredictor:
 
     labels = tuple(LETTERS)
 
-    def __init__(self) -> None:
+    def __init__(self, *, tells_membrane: bool = False) -> None:
+        self.tells_membrane = tells_membrane
         self.asked: list[list[str]] = []
         self.threads: set[int] = set()
 
     def predict(self, sequences: Sequence[str]) -> list[Any]:
         self.asked.append(list(sequences))
         self.threads.add(threading.get_ident())
-        return [Prediction(sequence) for sequence in sequences]
+        return [Prediction(sequence, self.tells_membrane) for sequence in sequences]
 
 
 def golden_entry(sequence: str, accession: str = "GOLDEN1") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from typing import Any
 
@@ -112,6 +113,39 @@ def test_a_model_that_answers_otherwise_than_when_it_was_made_is_refused(
     golden["probabilities"]["Nucleus"] += wrong
     with pytest.raises(ArtifactError, match=r"GOLDEN2: a probability differs by (0\.05|nan)"):
         model.check([golden_entry("KKK"), golden])
+
+
+@pytest.fixture
+def telling() -> LocationPredictor:
+    """A model that also says whether a protein is bound to a membrane."""
+    return LocationPredictor(LettersPredictor(tells_membrane=True), ServeConfig(), "7")
+
+
+def test_a_model_that_tells_the_membrane_answers_with_its_probability(telling: LocationPredictor) -> None:
+    answer = asyncio.run(telling.predict({"instances": ["KKKL", "LL"]}))
+    assert [entry["membrane"] for entry in answer["predictions"]] == [0.25, 1.0]
+    assert json.loads(json.dumps(answer)) == answer
+
+
+def test_in_v2_the_membrane_is_a_fifth_tensor_and_the_metadata_lists_it(telling: LocationPredictor) -> None:
+    request = InferRequest("prottune", [InferInput("sequence", [2], "BYTES", ["KKKL", "LL"])])
+    outputs = asyncio.run(telling.predict(request)).outputs
+    membrane = outputs[-1]
+    assert (membrane.name, membrane.datatype, membrane.shape) == ("membrane", "FP32", [2])
+    assert list(membrane.data) == [0.25, 1.0]
+    listed = telling.get_output_types()
+    assert listed[-1] == {"name": "membrane", "datatype": "FP32", "shape": [-1]}
+    assert [entry["name"] for entry in listed] == [output.name for output in outputs]
+
+
+def test_the_membrane_too_must_be_the_golden_one(telling: LocationPredictor) -> None:
+    golden = golden_entry("KKKL") | {"membrane": 0.25}
+    telling.check([golden])
+    for wrong in ({"membrane": 0.3}, {"membrane": float("nan")}):
+        with pytest.raises(ArtifactError, match=r"GOLDEN1: a probability differs by (0\.05|nan)"):
+            telling.check([golden | wrong])
+    with pytest.raises(ArtifactError, match="GOLDEN1: a probability differs by nan"):
+        telling.check([golden_entry("KKKL")])
 
 
 def test_before_the_golden_check_a_model_is_not_ready(model: LocationPredictor) -> None:

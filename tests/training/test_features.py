@@ -108,7 +108,7 @@ def test_a_head_learns_the_same_whether_the_encoder_reads_once_or_every_epoch(
     )
     assert once.best.epoch == every_epoch.best.epoch
     torch.testing.assert_close(
-        once.best.logits_NC, every_epoch.best.logits_NC, rtol=tolerance * 10, atol=tolerance * 10
+        once.best.logits_NO, every_epoch.best.logits_NO, rtol=tolerance * 10, atol=tolerance * 10
     )
     assert losses(tmp_path / "once")[-1] < 0.8 * losses(tmp_path / "once")[0], "it learns"
 

@@ -16,7 +16,7 @@ from prottune.training.settings import TrainConfig, TrainReport
 from prottune.training.stage import train
 from prottune.training.worker import run_rank
 from tests.model.small_encoders import write_base, write_esm_base
-from tests.training.conftest import LABELS
+from tests.tiny_tokens import LABELS
 
 CONFIG = TrainConfig(
     learning_rate=1e-3, head_learning_rate=1e-3, epochs=2, tokens_per_batch=256, precision="fp32"

@@ -106,10 +106,17 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_of_them_by_name(
     config = replace(CONFIG, base_model=str(base), num_processes=2, tokens_per_batch=4096)
     with pytest.raises(
         DivergedError, match=r"step 1, rank [01]: the loss is nan, expected a finite number; try"
-    ):
-        train(tokens, tmp_path / "model", config)
+    ) as diverged:
+        train(tokens, tmp_path / "model", config, checkpoints=str(tmp_path / "kept"))
     assert list(tmp_path.glob("model*")) == []
     assert processes_of(scratch) == []
+
+    started = time.monotonic()
+    with pytest.raises(DivergedError) as again:
+        train(tokens, tmp_path / "model", config, checkpoints=str(tmp_path / "kept"))
+    assert str(again.value).startswith(f"{diverged.value} (an earlier start")
+    assert time.monotonic() - started < 2, "no rank was started"
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["refused.json"]
 
 
 @pytest.mark.integration

@@ -24,6 +24,8 @@ class Answer:
     location: str
     probability: float
     probabilities: dict[str, float]
+    membrane: float | None
+    """None from a model that does not tell."""
 
 
 def check_endpoint(
@@ -35,7 +37,8 @@ def check_endpoint(
     in lower case and with spaces and line breaks, which must change nothing.
 
     Raises: DeploymentError naming the sequence and the numbers: a wrong version, location or probability,
-        probabilities that do not sum to 1, an answer of another shape, or no answer.
+        probabilities that do not sum to 1, an answer of another shape, an answer about the membrane from a
+        model that gave none or none from one that did, or no answer.
     """
     sequences = [str(entry["sequence"]) for entry in golden]
     with httpx.Client(base_url=url, timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
@@ -57,7 +60,12 @@ def _ask_v1(client: httpx.Client, sequences: Sequence[str], model_version: str) 
     try:
         _check_version(client, path, reply["model_version"], model_version)
         answers = [
-            Answer(entry["location"], float(entry["probability"]), dict(entry["probabilities"]))
+            Answer(
+                entry["location"],
+                float(entry["probability"]),
+                dict(entry["probabilities"]),
+                _number_or_none(entry["membrane"]),
+            )
             for entry in reply["predictions"]
         ]
     except (KeyError, TypeError, ValueError) as error:
@@ -78,9 +86,11 @@ def _ask_v2(client: httpx.Client, sequences: Sequence[str], model_version: str) 
             data["probabilities"][start : start + len(names)]
             for start in range(0, len(data["probabilities"]), len(names))
         ]
-        columns = zip(data["location"], data["probability"], rows, strict=True)
+        membrane = data.get("membrane", [None] * len(rows))
+        columns = zip(data["location"], data["probability"], rows, membrane, strict=True)
         answers = [
-            Answer(place, float(best), dict(zip(names, row, strict=True))) for place, best, row in columns
+            Answer(place, float(best), dict(zip(names, row, strict=True)), _number_or_none(bound))
+            for place, best, row, bound in columns
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise _misshapen(client, path, error) from error
@@ -107,12 +117,32 @@ def _compare(where: str, answer: Answer, golden: Mapping[str, Any], config: Depl
             f"{where}: a probability differs by {difference:.4f} from the golden answer, "
             f"expected at most {config.max_probability_difference}"
         )
+    difference = max(difference, _compare_membrane(where, answer.membrane, golden.get("membrane"), config))
     best = max(answer.probabilities.values())
     if answer.probability != best or answer.probabilities.get(answer.location) != best:
         raise DeploymentError(
             f"{where}: {answer.location!r} with {answer.probability:.4f} is not its most probable location"
         )
     return difference
+
+
+def _compare_membrane(where: str, answer: float | None, golden: float | None, config: DeployConfig) -> float:
+    """Compare what is said of the membrane; returns the difference, 0 where neither says anything."""
+    if answer is None and golden is None:
+        return 0.0
+    if answer is None or golden is None:
+        raise DeploymentError(f"{where}: membrane {answer}, expected {golden} as in the golden answer")
+    difference = abs(answer - golden)
+    if not difference <= config.max_probability_difference:
+        raise DeploymentError(
+            f"{where}: the membrane's probability differs by {difference:.4f} from the golden answer, "
+            f"expected at most {config.max_probability_difference}"
+        )
+    return difference
+
+
+def _number_or_none(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _post(client: httpx.Client, path: str, body: Mapping[str, Any]) -> Any:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from prottune.artifacts import Manifest
 from prottune.evaluation.exam import SCORED_SPLITS, Answer, Exam
 from prottune.evaluation.gate import Comparison, Decision, GateScores
+from prottune.evaluation.membrane import MembraneScores
 from prottune.records import Split
 
 _HEADLINE = ("accuracy", "macro_f1", "mcc", "baseline")
@@ -33,6 +34,8 @@ class Findings:
     """True where the candidate was trained on the scored protein."""
     candidate: Scores
     floor: Scores
+    membrane: MembraneScores
+    """Of the second task, which has no say in the decision."""
     comparison: Comparison | None
     decision: Decision
     manifests: Mapping[str, Manifest]
@@ -50,6 +53,7 @@ class Findings:
                 **self.candidate[split],
                 "num_known": int(self.is_known[self.exam.rows(split)].sum()),
                 "baseline": {name: floor[name] for name in _BASELINE if name in floor},
+                "membrane": self.membrane[split],
             }
         if self.comparison is not None and not self.comparison.obstacle:
             metrics[Split.GATE]["champion"] = self.comparison.champion.to_json()

@@ -56,7 +56,7 @@ def score(
         "num_proteins": len(truth_N),
         **figures(confusion_CC),
         "ece": calibration_error(confidence_N, is_correct_N),
-        "intervals": {name: _interval(resampled[name]) for name in _FIGURES},
+        "intervals": {name: interval(resampled[name]) for name in _FIGURES},
         "per_class": _per_class(confusion_CC, locations, resampled["f1"]),
         "confusion": confusion_CC.tolist(),
         "by_length": _by_length(truth_N, answers_N, num_residues_N, len(locations)),
@@ -153,7 +153,7 @@ def _per_class(
             scores[location]["precision"] = hits / answered
         if support:
             scores[location] |= {"recall": hits / support, "f1": float(f1_C[number])}
-            scores[location]["f1_interval"] = _interval(resampled_f1_BC[:, number])
+            scores[location]["f1_interval"] = interval(resampled_f1_BC[:, number])
     return scores
 
 
@@ -180,7 +180,7 @@ def _bootstrap(codes_N: Ints, num_locations: int, num_bootstraps: int, seed: int
     """
     num_cells = num_locations**2
     matrices = []
-    for draws_BN in _draws(len(codes_N), num_bootstraps, seed):
+    for draws_BN in draws(len(codes_N), num_bootstraps, seed):
         first_cell_B1 = num_cells * np.arange(len(draws_BN))[:, None]
         cells = (codes_N[draws_BN] + first_cell_B1).ravel()
         matrices.append(np.bincount(cells, minlength=num_cells * len(draws_BN)))
@@ -188,7 +188,7 @@ def _bootstrap(codes_N: Ints, num_locations: int, num_bootstraps: int, seed: int
     return {name: measure(matrices_BCC) for name, measure in _FIGURES.items()} | {"f1": _f1(matrices_BCC)}
 
 
-def _draws(num_proteins: int, num_bootstraps: int, seed: int) -> Iterator[Ints]:
+def draws(num_proteins: int, num_bootstraps: int, seed: int) -> Iterator[Ints]:
     """Yield all resamples, some at a time so that memory stays bounded; the same ones for equal sizes."""
     generator = np.random.default_rng(seed)
     step = max(1, _MOST_DRAWS_AT_ONCE // num_proteins)
@@ -197,7 +197,7 @@ def _draws(num_proteins: int, num_bootstraps: int, seed: int) -> Iterator[Ints]:
         yield generator.integers(0, num_proteins, size)
 
 
-def _interval(values_B: Floats) -> list[float]:
+def interval(values_B: Floats) -> list[float]:
     """95 % percentile interval. Source: Efron 1979, Bootstrap methods: another look at the jackknife."""
     low, high = np.nanquantile(values_B, (0.025, 0.975))
     return [float(low), float(high)]

@@ -12,6 +12,7 @@ from prottune.records import Split
 from prottune.reports import bars, heat_map, lines, paragraph, table, tiles, write_page
 
 _FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "mcc": "MCC", "ece": "calibration error"}
+_MEMBRANE_FIGURES = {"accuracy": "accuracy", "mcc": "MCC", "auc": "area under the ROC curve"}
 _NUM_MISTAKES = 10
 _FLOOR = "floor"
 
@@ -31,6 +32,8 @@ def write_evaluation_page(path: Path, findings: Findings) -> None:
             ("Do the probabilities mean what they say?", _reliability(findings)),
             ("Most confident mistakes", _mistakes(findings)),
         ]
+    if findings.membrane[Split.TEST] is not None:
+        sections.append(("Second task: bound to a membrane, or soluble?", _membrane(findings)))
     sections.append(("Where this comes from", _provenance(findings)))
     write_page(path, "Evaluation of a protein location model", _summary(findings), sections)
 
@@ -174,6 +177,30 @@ def _reliability(findings: Findings) -> str:
         diagonal=True,
     )
     return chart + paragraph("On the dotted line, answers given with 80 % are right 80 times in 100.")
+
+
+def _membrane(findings: Findings) -> str:
+    text = ""
+    for split, name in ((Split.TEST, "official test"), (Split.GATE, "gate split")):
+        scores = findings.membrane[split]
+        assert scores is not None, "a model tells of all splits or of none"
+        if "accuracy" in scores:
+            floor = scores["baseline"]
+            rows = [
+                [words, scores.get(key), _interval(scores, key), floor.get(key), _interval(floor, key)]
+                for key, words in _MEMBRANE_FIGURES.items()
+            ]
+            text += table([name, "model", "95 % interval", _FLOOR, "95 % interval"], rows)
+            text += paragraph(
+                f"{scores['num_proteins']:,} proteins with a known flag, {_percent(scores['share_bound'])} "
+                f"bound; {scores['num_unknown']:,} without one are left out. Always naming the more common "
+                f"flag is right for {_percent(scores['majority'])}."
+            )
+        elif "num_not_finite" in scores:
+            text += paragraph(f"On the {name}, the model's answers are not all finite numbers.")
+        else:
+            text += paragraph(f"On the {name}, no protein has a known flag.")
+    return text + paragraph("This task has no say in the decision.")
 
 
 def _mistakes(findings: Findings) -> str:

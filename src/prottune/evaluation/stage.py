@@ -32,6 +32,7 @@ from prottune.evaluation.exam import (
 from prottune.evaluation.findings import Findings, Scores
 from prottune.evaluation.gate import Comparison, GateScores, decide
 from prottune.evaluation.leakage import known_proteins
+from prottune.evaluation.membrane import score_membrane
 from prottune.evaluation.metrics import Floats
 from prottune.evaluation.page import write_evaluation_page
 from prottune.evaluation.settings import EvaluateConfig, EvaluateReport
@@ -80,6 +81,7 @@ def evaluate(  # noqa: PLR0917  # the shape that every stage has
             is_known=is_known,
             candidate=candidate,
             floor=floor,
+            membrane=score_membrane(exam, answers, config),
             comparison=comparison,
             decision=decide(_gate_scores(candidate), _gate_scores(floor), comparison, config),
             manifests=manifests,
@@ -202,6 +204,8 @@ def _write_predictions(path: Path, exam: Exam, answers: Sequence[Answer]) -> Non
         "correct": [
             answer.location == protein.location for answer, protein in zip(answers, proteins, strict=True)
         ],
+        "membrane_flag": [protein.membrane.value for protein in proteins],
+        "membrane": pa.array([answer.membrane for answer in answers], pa.float32()),
     }
     pa.parquet.write_table(pa.table(columns), path, compression="zstd")
 

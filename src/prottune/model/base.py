@@ -41,7 +41,13 @@ class Base:
 
 
 def load_base(
-    base_model: str, revision: str, head: str, labels: Sequence[str], head_dropout: float
+    base_model: str,
+    revision: str,
+    head: str,
+    labels: Sequence[str],
+    head_dropout: float,
+    *,
+    membrane: bool = False,
 ) -> LocationModel:
     """Get a base model and put a new head for these locations onto it; `.base` says what it was.
 
@@ -50,7 +56,8 @@ def load_base(
         lacks a residue; StorageError when the Hub or the object store fails.
     """
     with tempfile.TemporaryDirectory(prefix="prottune-base-") as scratch:
-        return build_model(find_base(base_model, revision, Path(scratch)), head, labels, head_dropout)
+        base = find_base(base_model, revision, Path(scratch))
+        return build_model(base, head, labels, head_dropout, membrane=membrane)
 
 
 def find_base(base_model: str, revision: str, scratch: Path) -> Base:
@@ -70,16 +77,24 @@ def find_base(base_model: str, revision: str, scratch: Path) -> Base:
     return Base(BaseFacts(base_model, found_revision, digest), folder)
 
 
-def build_model(base: Base, head: str, labels: Sequence[str], head_dropout: float) -> LocationModel:
-    """Make the model: the base's encoder under a head that starts from torch's random state."""
+def build_model(
+    base: Base, head: str, labels: Sequence[str], head_dropout: float, *, membrane: bool = False
+) -> LocationModel:
+    """Make the model: the base's encoder under a head that starts from torch's random state.
+
+    With `membrane` it answers as well whether a protein is bound to a membrane.
+    """
     if base.folder is None:
         config = preset_config(base.facts.name)
-        model = LocationModel(new_config(config, head, labels, head_dropout))
+        model = LocationModel(new_config(config, head, labels, head_dropout, membrane=membrane))
         # From scratch, random positions drown the residues; from zero they are learned where they help.
         torch.nn.init.zeros_(model.bert.embeddings.position_embeddings.weight)
     else:
         encoder = read_encoder(base.folder)
-        model = LocationModel(new_config(encoder.config, head, labels, head_dropout, encoder.token_ids))
+        settings = new_config(
+            encoder.config, head, labels, head_dropout, encoder.token_ids, membrane=membrane
+        )
+        model = LocationModel(settings)
         _put_weights(model, base.folder)
     model.base = replace(base.facts)
     return model

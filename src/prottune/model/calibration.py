@@ -1,6 +1,7 @@
 """From logits to honest probabilities: temperature, and the thresholds for `confident` and `unlike_training`.
 
-All is fitted on validation proteins and written into the model. Shapes: N proteins, C locations.
+All is fitted on validation proteins and written into the model. Shapes: N proteins, C locations, K proteins
+whose membrane flag is known.
 """
 
 from __future__ import annotations
@@ -8,10 +9,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
-
-from prottune.model.classifier import LocationModel
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 MIN_ANSWERS = 20
@@ -36,9 +35,21 @@ def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> float:
     return math.exp(best) if loss(best) < loss(0.0) else 1.0
 
 
+def fit_membrane_temperature(logits_N: Tensor, flags_N: Tensor) -> float:
+    """The same for a yes or no: `flags_N` is 1, 0 or, where nobody knows, NaN; 1 if nobody knows any."""
+    known_N = flags_N.isfinite()
+    if not known_N.any():
+        return 1.0
+    logits_K = logits_N[known_N]
+    return fit_temperature(torch.stack([torch.zeros_like(logits_K), logits_K], dim=1), flags_N[known_N])
+
+
 def calibrated_loss(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """The loss that is left once the temperature is folded in: all that is wrong but too much confidence."""
-    temperature = fit_temperature(logits_NC, labels_N)
+    """The loss that is left once overconfidence is taken out by temperature.
+
+    Temperatures below 1 do not count: where all answers are right, the loss would be 0, sure or not.
+    """
+    temperature = max(1.0, fit_temperature(logits_NC, labels_N))
     return functional.cross_entropy(logits_NC.double() / temperature, labels_N.long()).item()
 
 
@@ -59,11 +70,11 @@ def _minimum(function, low: float, high: float, num_steps: int = 60) -> float:  
     return (low + high) / 2
 
 
-def fold_temperature(model: LocationModel, temperature: float) -> None:
-    """Divide the last layer by the temperature, so that every reader of the model is calibrated."""
+def fold_temperature(layer: nn.Linear, temperature: float) -> None:
+    """Divide a last layer by its temperature, so that every reader of the model is calibrated."""
     with torch.no_grad():
-        model.classifier.weight.div_(temperature)
-        model.classifier.bias.div_(temperature)
+        for parameter in layer.parameters():
+            parameter.div_(temperature)
 
 
 def energy(logits_NC: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""The model: an encoder, a head that pools, and one linear layer whose outputs are the locations' logits.
+"""The model: an encoder, a head that pools, and linear layers whose outputs are logits.
 
-Shapes: B proteins, T tokens, D width of the encoder, C locations.
+Shapes: B proteins, T tokens, D width of the encoder, C locations, O outputs: the locations and, last, whether
+the protein is bound to a membrane, if the model was trained for that too.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class LocationConfig(PreTrainedConfig):  # type: ignore[misc]
     """The encoder's own id of each token of `alphabet.VOCABULARY`; None if they are the same (ProtBERT)."""
     head: str = "attention"
     head_dropout: float | int = 0.1
+    membrane: bool = False
+    """Whether a second output says if the protein is bound to a membrane."""
 
     def encoder_config(self) -> PreTrainedConfig:
         """The encoder's settings as its family's own class.
@@ -71,6 +74,8 @@ class LocationConfig(PreTrainedConfig):  # type: ignore[misc]
 
 class LocationModel(PreTrainedModel):  # type: ignore[misc]
     """Answers in which part of the cell a protein lives: one logit a location, linear to the end.
+
+    If its settings say so, one more logit answers whether the protein is bound to a membrane.
 
     The encoder's attribute is named as transformers names it in its own classifiers: `bert`, `esm` ...;
     `base_model` is the encoder of any family.
@@ -91,6 +96,8 @@ class LocationModel(PreTrainedModel):  # type: ignore[misc]
         self.register_buffer("own_ids_V", own_ids_V, persistent=False)
         self.head = HEADS[config.head](config.hidden_size, config.head_dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        # Made last, so that all else starts from the same random numbers with it and without it.
+        self.membrane = nn.Linear(config.hidden_size, 1) if config.membrane else None
         self.post_init()
         for table in position_tables(encoder).values():
             if table.num_embeddings > MAX_TRAINED_POSITIONS:
@@ -104,15 +111,17 @@ class LocationModel(PreTrainedModel):  # type: ignore[misc]
         """
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """Return fp32 logits [B, C].
+        """Return fp32 logits [B, O]; `split_logits` tells the tasks apart.
+
+        One tensor for both tasks: what gathers, sums or keeps logits need not know how many tasks there are.
 
         Raises: DataError if a protein has more tokens than the model has positions.
         """
         hidden_TD = self.encode(batch) if batch.hidden_TD is None else batch.hidden_TD
         features_BD = self.head(hidden_TD, batch)
         with torch.autocast(features_BD.device.type, enabled=False):
-            logits_BC: Tensor = self.classifier(features_BD.float())
-        return logits_BC
+            features_BD = features_BD.float()
+            return torch.cat([layer(features_BD) for layer in self.output_layers()], dim=1)
 
     def encode(self, batch: PackedBatch) -> Tensor:
         """Return the encoder's vectors [T, D], which the head reads.
@@ -132,6 +141,15 @@ class LocationModel(PreTrainedModel):  # type: ignore[misc]
     def labels(self) -> tuple[str, ...]:
         """The locations, in the order of the logits."""
         return tuple(self.config.id2label[index] for index in range(self.config.num_labels))
+
+    @property
+    def num_outputs(self) -> int:
+        """Logits a protein: one a location, and the membrane's if there is one."""
+        return sum(layer.out_features for layer in self.output_layers())
+
+    def output_layers(self) -> list[nn.Linear]:
+        """The last layers, in the order of their logits; they are fp32 whatever the rest is."""
+        return [self.classifier] if self.membrane is None else [self.classifier, self.membrane]
 
     @property
     def max_residues(self) -> int:
@@ -154,9 +172,20 @@ class LocationModel(PreTrainedModel):  # type: ignore[misc]
         return self.base_model.parameters()  # type: ignore[no-any-return]
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """What always starts from scratch: the pooling head and the last layer."""
+        """What always starts from scratch: the pooling head and the last layers."""
         yield from self.head.parameters()
-        yield from self.classifier.parameters()
+        for layer in self.output_layers():
+            yield from layer.parameters()
+
+
+def split_logits(logits_BO: Tensor, num_locations: int) -> tuple[Tensor, Tensor | None]:
+    """Tell a model's two tasks apart: logits of the locations [B, C], and of being membrane-bound [B].
+
+    The second is None if the model has no such output.
+    """
+    if logits_BO.shape[1] == num_locations:
+        return logits_BO, None
+    return logits_BO[:, :num_locations], logits_BO[:, num_locations]
 
 
 def new_config(
@@ -165,6 +194,8 @@ def new_config(
     labels: Sequence[str],
     head_dropout: float,
     token_ids: Sequence[int] | None = None,
+    *,
+    membrane: bool = False,
 ) -> LocationConfig:
     """Settings of a model that puts a head for these locations onto an encoder."""
     return LocationConfig(
@@ -172,6 +203,7 @@ def new_config(
         token_ids=None if token_ids is None else list(token_ids),
         head=head,
         head_dropout=head_dropout,
+        membrane=membrane,
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
         problem_type="single_label_classification",

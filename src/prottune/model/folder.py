@@ -46,31 +46,47 @@ class ModelDescription:
     base_revision: str = ""
     temperature: float = 1.0
     """Already folded into the last layer; recorded for people."""
+    membrane_temperature: float | None = None
+    """The same of the membrane's output; None if the model has no such output."""
     confident_above: float = 1.0
     """Answers with at least this probability were right in 9 of 10 validation proteins; 1 means none was."""
     energy_below: float
     """99 % of the validation proteins have less energy (-logsumexp of the logits); more is unlike them."""
     versions: dict[str, str]
 
+    @property
+    def membrane(self) -> bool:
+        """Whether the model also answers if a protein is bound to a membrane."""
+        return self.membrane_temperature is not None
+
+
+_SECOND_TASK = {"membrane_temperature"}
+"""Fields that only a model with a second task has: all others are as they were before there was one."""
+
 
 def save_model(model: LocationModel, folder: Path, description: ModelDescription) -> None:
     """Write config, weights, tokenizer and description into a folder in the making.
 
     A BERT with head `cls` becomes a stock BertForSequenceClassification. Else the encoder's weights keep the
-    names of its family, and the head goes to `heads.safetensors`.
+    names of its family, and the head goes to `heads.safetensors`. So does the membrane's output in any case.
     """
+    assert description.membrane == model.config.membrane, "the description is this model's"
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    if _is_stock(model.config):
-        _save_weights({_stock_name(name): tensor for name, tensor in weights.items()}, folder / WEIGHTS_FILE)
-    else:
-        prefix = f"{model.base_model_prefix}."
-        encoder = {name: tensor for name, tensor in weights.items() if name.startswith(prefix)}
-        heads = {name: tensor for name, tensor in weights.items() if name not in encoder}
-        _save_weights(encoder, folder / WEIGHTS_FILE)
+    stock = _is_stock(model.config)
+    together = (f"{model.base_model_prefix}.", *(("head.", "classifier.") if stock else ()))
+    main = {name: tensor for name, tensor in weights.items() if name.startswith(together)}
+    heads = {name: tensor for name, tensor in weights.items() if name not in main}
+    if stock:
+        main = {_stock_name(name): tensor for name, tensor in main.items()}
+    _save_weights(main, folder / WEIGHTS_FILE)
+    if heads:
         _save_weights(heads, folder / HEADS_FILE)
     _write(folder / CONFIG_FILE, _config(model))
     save_tokenizer(folder, model.layout.max_tokens)
-    _write(folder / DESCRIPTION_FILE, asdict(description))
+    content = asdict(description)
+    if not description.membrane:
+        content = {name: value for name, value in content.items() if name not in _SECOND_TASK}
+    _write(folder / DESCRIPTION_FILE, content)
 
 
 def load_model(
@@ -78,7 +94,7 @@ def load_model(
 ) -> tuple[LocationModel, ModelDescription]:
     """Check a finished model folder byte by byte and load it, ready to answer.
 
-    The last layer and the encoder's tables of angles (rotary positions) stay in fp32 whatever `dtype` is.
+    The last layers and the encoder's tables of angles (rotary positions) stay in fp32 whatever `dtype` is.
 
     Raises: ArtifactError if the folder is damaged, was made by another stage, or speaks another alphabet.
     """
@@ -91,7 +107,7 @@ def load_model(
         )
     if description.head not in HEADS:
         raise ArtifactError(f"{folder}: head {description.head!r}, expected one of {', '.join(HEADS)}")
-    config = _read_config(folder, description.head)
+    config = _read_config(folder, description)
     model = LocationModel(config)
     if model.labels != description.labels:
         raise ArtifactError(f"{folder}: {CONFIG_FILE} and {DESCRIPTION_FILE} name other locations")
@@ -102,9 +118,10 @@ def load_model(
             f"{folder}: the weights do not fit {CONFIG_FILE}: {' '.join(str(error).split())}"
         ) from error
     model.to(device)
+    last = {parameter for layer in model.output_layers() for parameter in layer.parameters()}
     for parameter in model.parameters():  # not `model.to(dtype)`: bf16 angles turn far residues wrongly
-        parameter.data = parameter.data.to(dtype)
-    model.classifier.float()
+        if parameter not in last:
+            parameter.data = parameter.data.to(dtype)
     return model.eval().requires_grad_(False), description
 
 
@@ -114,20 +131,22 @@ def _is_stock(config: LocationConfig) -> bool:
     return config.head == "cls" and config.encoder["model_type"] == "bert"
 
 
-def _read_config(folder: Path, head: str) -> LocationConfig:
+def _read_config(folder: Path, description: ModelDescription) -> LocationConfig:
     settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     settings.pop("model_type")
     if "encoder" in settings:
-        return LocationConfig(**{**settings, "head": head})
+        return LocationConfig(**{**settings, "head": description.head, "membrane": description.membrane})
     # A stock BERT, or an own head as written before other encoders were known: all settings in one level.
-    dropout = settings.pop("classifier_dropout" if head == "cls" else "head_dropout")
+    dropout = settings.pop("classifier_dropout" if description.head == "cls" else "head_dropout")
     labels = [settings["id2label"][str(index)] for index in range(len(settings["id2label"]))]
-    return new_config(BertConfig(**settings), head, labels, dropout)
+    encoder = BertConfig(**settings)
+    return new_config(encoder, description.head, labels, dropout, membrane=description.membrane)
 
 
 def _config(model: LocationModel) -> dict[str, Any]:
     settings: dict[str, Any] = model.config.to_dict()
-    settings.pop("_name_or_path", None)
+    for name in ("_name_or_path", "membrane"):  # prottune.json says which outputs there are
+        settings.pop(name, None)
     if not _is_stock(model.config):
         return {**settings, "architectures": ["LocationModel"]}
     for ours in ("encoder", "token_ids", "head", "head_dropout", "model_type"):
@@ -156,9 +175,13 @@ def _save_weights(weights: dict[str, Tensor], path: Path) -> None:
 
 
 def _read_weights(folder: Path, config: LocationConfig) -> dict[str, Tensor]:
-    files = (WEIGHTS_FILE,) if _is_stock(config) else (WEIGHTS_FILE, HEADS_FILE)
+    files = [WEIGHTS_FILE]
+    if config.membrane or not _is_stock(config):
+        files.append(HEADS_FILE)
     weights = {}
     for name in files:
+        if not (folder / name).is_file():
+            raise ArtifactError(f"{folder / name}: missing, but {DESCRIPTION_FILE} speaks of what it holds")
         weights.update(safetensors.torch.load_file(folder / name))
     return {_our_name(name): tensor for name, tensor in weights.items()} if _is_stock(config) else weights
 
@@ -171,7 +194,7 @@ def _read_description(path: Path) -> ModelDescription:
     except ValueError as error:
         raise ArtifactError(f"{path}: not JSON ({error})") from error
     expected = {field.name for field in fields(ModelDescription)}
-    if not isinstance(content, dict) or set(content) != expected:
+    if not isinstance(content, dict) or not expected - _SECOND_TASK <= set(content) <= expected:
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
         raise ArtifactError(f"{path}: fields {found}, expected {sorted(expected)}")
     return ModelDescription(**{**content, "labels": tuple(content["labels"])})

@@ -32,6 +32,7 @@ def write_golden(folder: Path, predictor: Predictor) -> None:
             "sequence": sequence,
             "location": answer.location,
             "probabilities": dict(zip(predictor.labels, answer.probabilities.tolist(), strict=True)),
+            **({"membrane": answer.membrane} if predictor.tells_membrane else {}),
         }
         for number, (sequence, answer) in enumerate(
             zip(sequences, predictor.predict(sequences), strict=True), start=1
@@ -43,6 +44,8 @@ def write_golden(folder: Path, predictor: Predictor) -> None:
 
 def read_golden(folder: Path) -> list[dict[str, Any]]:
     """The golden answers of a model folder: accession, sequence, location, probabilities by location.
+
+    And `membrane`, the probability of being bound to one, if the model tells that.
 
     Raises: ArtifactError if the folder has none.
     """

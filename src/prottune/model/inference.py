@@ -14,7 +14,7 @@ from torch import Tensor
 from prottune.alphabet import NUM_SPECIAL_TOKENS, clean, cut, encode
 from prottune.errors import DataError
 from prottune.model.calibration import NOBODY, energy
-from prottune.model.classifier import LocationModel
+from prottune.model.classifier import LocationModel, split_logits
 from prottune.model.folder import ModelDescription, load_model
 from prottune.model.packed import PackedBatch
 from prottune.model.precision import choose_precision
@@ -40,6 +40,8 @@ class Prediction:
     """Only part of the protein was read, by the model's cut policy."""
     num_residues: int
     """Residues of the whole protein."""
+    membrane: float | None = None
+    """Probability that the protein is bound to a membrane; None from a model that was not trained for it."""
 
 
 class Predictor:
@@ -64,6 +66,11 @@ class Predictor:
         return cls(*load_model(folder, choose_precision(precision, device), device))
 
     @property
+    def tells_membrane(self) -> bool:
+        """Whether answers also say if the protein is bound to a membrane."""
+        return self.description.membrane
+
+    @property
     def max_residues(self) -> int:
         """Longer proteins are cut to this many residues, and the answer says so."""
         positions: int = self._model.max_residues
@@ -76,13 +83,17 @@ class Predictor:
         """
         cleaned = [_clean(sequence, number) for number, sequence in enumerate(sequences, start=1)]
         read = [cut(sequence, self.max_residues, self.description.cut) for sequence in cleaned]
-        logits_NC = np.empty((len(read), len(self.labels)), np.float32)
+        logits_NO = np.empty((len(read), self._model.num_outputs), np.float32)
         for members in _batches([len(sequence) for sequence in read], TOKENS_PER_BATCH[self._device.type]):
-            logits_NC[members] = self._logits([read[member] for member in members])
-        probabilities_NC = torch.from_numpy(logits_NC).softmax(dim=1).numpy()
-        energy_N = energy(torch.from_numpy(logits_NC)).tolist()
+            logits_NO[members] = self._logits([read[member] for member in members])
+        logits_NC, membrane_N = split_logits(torch.from_numpy(logits_NO), len(self.labels))
+        probabilities_NC = logits_NC.softmax(dim=1).numpy()
+        energy_N = energy(logits_NC).tolist()
+        bound_N = [None] * len(read) if membrane_N is None else membrane_N.sigmoid().tolist()
         return [
-            self._prediction(probabilities_NC[index], energy_N[index], len(whole), len(read[index]))
+            self._prediction(
+                probabilities_NC[index], energy_N[index], bound_N[index], len(whole), len(read[index])
+            )
             for index, whole in enumerate(cleaned)
         ]
 
@@ -90,12 +101,17 @@ class Predictor:
     def _logits(self, sequences: Sequence[str]) -> npt.NDArray[np.float32]:
         flat, offsets = encode(sequences)
         batch = PackedBatch.from_ids(np.split(flat, offsets[1:-1]))
-        logits_BC: Tensor = self._model(batch.to(self._device))
-        logits: npt.NDArray[np.float32] = logits_BC.cpu().numpy()
+        logits_BO: Tensor = self._model(batch.to(self._device))
+        logits: npt.NDArray[np.float32] = logits_BO.cpu().numpy()
         return logits
 
     def _prediction(
-        self, probabilities_C: npt.NDArray[np.float32], energy: float, num_residues: int, num_read: int
+        self,
+        probabilities_C: npt.NDArray[np.float32],
+        energy: float,
+        membrane: float | None,
+        num_residues: int,
+        num_read: int,
     ) -> Prediction:
         best = int(probabilities_C.argmax())
         probability = float(probabilities_C[best])
@@ -108,6 +124,7 @@ class Predictor:
             unlike_training=energy > self.description.energy_below,
             truncated=num_read < num_residues,
             num_residues=num_residues,
+            membrane=membrane,
         )
 
 

@@ -58,8 +58,12 @@ class LocationPredictor(Model):  # type: ignore[misc]
         """
         answers = self._predictor.predict([entry["sequence"] for entry in golden])
         for entry, answer in zip(golden, answers, strict=True):
-            expected = np.array([entry["probabilities"][label] for label in self._predictor.labels])
-            difference = float(np.abs(answer.probabilities - expected).max())
+            said = answer.probabilities.tolist()
+            expected = [entry["probabilities"][label] for label in self._predictor.labels]
+            if answer.membrane is not None:
+                said.append(answer.membrane)
+                expected.append(entry.get("membrane", np.nan))
+            difference = float(np.abs(np.subtract(said, expected)).max())  # NaN if one of them is
             if not difference <= self._config.max_probability_difference:
                 raise ArtifactError(
                     f"golden sequence {entry['accession']}: a probability differs by {difference:.4f}, "
@@ -91,7 +95,7 @@ class LocationPredictor(Model):  # type: ignore[misc]
                 ),
                 "confident": answer.confident,
                 "unlike_training": answer.unlike_training,
-                "membrane": None,
+                "membrane": answer.membrane,
                 "truncated": answer.truncated,
                 "num_residues": answer.num_residues,
             }
@@ -106,6 +110,8 @@ class LocationPredictor(Model):  # type: ignore[misc]
             "probabilities": np.stack([answer.probabilities for answer in answers]).astype(np.float32),
             "classes": np.array(self._predictor.labels, object),
         }
+        if self._predictor.tells_membrane:
+            outputs["membrane"] = np.array([answer.membrane for answer in answers], np.float32)
         return InferResponse(
             response_id=request.id or uuid4().hex,
             model_name=self.name,
@@ -122,12 +128,15 @@ class LocationPredictor(Model):  # type: ignore[misc]
     def get_output_types(self) -> list[dict[str, Any]]:
         """V2 metadata: -1 is the number of sequences."""
         num_classes = len(self._predictor.labels)
-        return [
+        outputs: list[dict[str, Any]] = [
             {"name": "location", "datatype": "BYTES", "shape": [-1]},
             {"name": "probability", "datatype": "FP32", "shape": [-1]},
             {"name": "probabilities", "datatype": "FP32", "shape": [-1, num_classes]},
             {"name": "classes", "datatype": "BYTES", "shape": [num_classes]},
         ]
+        if self._predictor.tells_membrane:
+            outputs.append({"name": "membrane", "datatype": "FP32", "shape": [-1]})
+        return outputs
 
 
 def _output(name: str, tensor: np.ndarray[Any, Any]) -> InferOutput:

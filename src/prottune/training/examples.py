@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from prottune.errors import ArtifactError
-from prottune.records import TOKENS_FILE, Split, base_accession, read_tokens
+from prottune.errors import ArtifactError, ConfigError
+from prottune.records import TOKENS_FILE, Membrane, Split, base_accession, read_tokens
 from prottune.training.batching import Integers
+from prottune.training.settings import TrainConfig
 
 if TYPE_CHECKING:
     from prottune.model.packed import PackedBatch
@@ -26,6 +27,8 @@ class Examples:
     rows_N: Integers
     """Row of each protein in the table."""
     labels_N: Integers
+    membrane_N: npt.NDArray[np.float32]
+    """1 for a protein that is bound to a membrane, 0 for a soluble one, NaN where nobody knows."""
     num_tokens_N: Integers
     """Tokens of each protein, [CLS] and [SEP] included."""
     _flat_ids: npt.NDArray[np.uint8]
@@ -33,6 +36,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.rows_N)
+
+    @property
+    def has_flag(self) -> npt.NDArray[np.bool_]:
+        """Of each protein, whether it is known to be bound to a membrane or not to be, [N]."""
+        return ~np.isnan(self.membrane_N)
 
     def ids(self, proteins: Iterable[int]) -> list[npt.NDArray[np.uint8]]:
         """Token ids of some proteins, counted within this split."""
@@ -69,7 +77,23 @@ def read_examples(tokens: Path, split: Split, num_labels: int) -> Examples:
     ids = ids.chunk(0) if isinstance(ids, pa.ChunkedArray) else ids
     offsets = ids.offsets.to_numpy().astype(np.int64)
     num_tokens = (offsets[1:] - offsets[:-1])[rows]
-    return Examples(rows, labels, num_tokens, ids.values.to_numpy(), offsets)
+    flags = table["membrane"].to_numpy()[rows]
+    membrane = np.select([flags == Membrane.BOUND, flags == Membrane.SOLUBLE], [1.0, 0.0], np.nan)
+    return Examples(rows, labels, membrane.astype(np.float32), num_tokens, ids.values.to_numpy(), offsets)
+
+
+def check_membrane_flags(tokens: Path, train_set: Examples, config: TrainConfig) -> None:
+    """Refuse to learn the membrane flag from proteins of which too little is known.
+
+    Raises: ConfigError if it is to be learned and there are not both bound and soluble training proteins.
+    """
+    num_bound, num_soluble = (int((train_set.membrane_N == flag).sum()) for flag in (1, 0))
+    if config.membrane_weight and not (num_bound and num_soluble):
+        raise ConfigError(
+            f"membrane_weight={config.membrane_weight:g}: of the training proteins in {tokens}, {num_bound} "
+            f"are flagged membrane-bound (M) and {num_soluble} soluble (S), expected some of both; leave the "
+            "setting out, or ingest data with flags"
+        )
 
 
 def seen_proteins(tokens: Path) -> pa.Table:

@@ -138,7 +138,7 @@ class _Reader:
         """This rank's share of the proteins, a batch at a time, with what the encoder says of it."""
         ranks = self.ranks
         longest_first = np.argsort(-examples.num_tokens_N, kind="stable")
-        budget = self.config.tokens_per_batch // ranks.world_size
+        budget = self.config.tokens_per_pass or self.config.tokens_per_batch // ranks.world_size
         batches = fill_batches(longest_first, examples.num_tokens_N, budget)
         row_step = row_step_for(ranks.device, self.precision)
         for proteins in batches[ranks.rank :: ranks.world_size]:

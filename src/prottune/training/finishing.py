@@ -13,17 +13,18 @@ from prottune.alphabet import ALPHABET_SHA256
 from prottune.model.calibration import (
     fit_confident_above,
     fit_energy_below,
+    fit_membrane_temperature,
     fit_temperature,
     fold_temperature,
 )
-from prottune.model.classifier import LocationModel
+from prottune.model.classifier import LocationModel, split_logits
 from prottune.model.folder import ModelDescription, save_model
 from prottune.model.golden import write_golden
 from prottune.model.inference import Predictor
 from prottune.training.adaptation import merge_adapters
 from prottune.training.examples import Examples, seen_proteins
 from prottune.training.job import Job
-from prottune.training.loop import Best
+from prottune.training.snapshots import Best
 
 TRAINING_PROTEINS_FILE = "training_proteins.parquet"
 
@@ -41,14 +42,19 @@ def write_model(job: Job, model: LocationModel, best: Best, validation: Examples
 
 
 def _calibrate(job: Job, model: LocationModel, best: Best, validation: Examples) -> ModelDescription:
-    """Put the best weights into the model, fold the temperature in, and describe the result."""
+    """Put the best weights into the model, fold the temperatures in, and describe the result."""
     labels_N = torch.from_numpy(validation.labels_N)
-    temperature = fit_temperature(best.logits_NC, labels_N)
-    calibrated_NC = best.logits_NC / temperature
+    logits_NC, membrane_N = split_logits(best.logits_NO, len(job.labels))
+    temperature = fit_temperature(logits_NC, labels_N)
+    calibrated_NC = logits_NC / temperature
     model.cpu().float().load_state_dict(model.state_dict() | best.weights)
     if job.config.lora_rank:
         merge_adapters(model)
-    fold_temperature(model, temperature)
+    fold_temperature(model.classifier, temperature)
+    membrane_temperature = None
+    if model.membrane is not None and membrane_N is not None:
+        membrane_temperature = fit_membrane_temperature(membrane_N, torch.from_numpy(validation.membrane_N))
+        fold_temperature(model.membrane, membrane_temperature)
     return ModelDescription(
         label_set=job.label_set,
         labels=job.labels,
@@ -61,6 +67,7 @@ def _calibrate(job: Job, model: LocationModel, best: Best, validation: Examples)
         base_digest=job.base.facts.digest,
         base_revision=job.base.facts.revision,
         temperature=temperature,
+        membrane_temperature=membrane_temperature,
         confident_above=fit_confident_above(calibrated_NC, labels_N),
         energy_below=fit_energy_below(calibrated_NC),
         versions={

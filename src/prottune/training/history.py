@@ -25,7 +25,17 @@ class HistoryWriter:
     """Append points to a file; each is there for readers as soon as `point` returns."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._stream = path.open("a", encoding="utf-8")
+
+    def so_far(self) -> bytes:
+        """All points that were written."""
+        return self._path.read_bytes()
+
+    def go_on_from(self, points: bytes) -> None:
+        """Begin with the points of the run that this one goes on from."""
+        self._stream.write(points.decode())
+        self._stream.flush()
 
     def point(self, point: Point) -> None:
         self._stream.write(json.dumps(point, allow_nan=False) + "\n")
@@ -111,6 +121,8 @@ class Progress:
                 f"epoch {point['epoch']} of {self._epochs}, step {point['step']}: validation loss "
                 f"{point['validation/loss']:.4f}, accuracy {point['validation/accuracy']:.4f}"
             )
+            if "validation/membrane_accuracy" in point:
+                line += f", of the membrane flag {point['validation/membrane_accuracy']:.4f}"
             if self._bar.disable:
                 _log.info(line)
             else:

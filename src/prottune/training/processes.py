@@ -16,26 +16,40 @@ from types import FrameType
 
 import psutil
 
-from prottune.training.job import read_failure
+from prottune.training.job import dead_rank, has_failed, read_failure
+from prottune.training.stopping import Stop
 
 _WORKER = "prottune.training.worker"
-_GRACE_SECONDS = 5.0
+_GRACE_SECONDS = 2.0
+"""What ranks get to end by themselves; none of them has anything to keep by then."""
 _LAST_LINES = 15
 
 
 def run_ranks(folder: Path, num_processes: int, meanwhile: Callable[[], None]) -> None:
     """Run the job that lies in `folder` in so many processes; call `meanwhile` often until they end.
 
+    The first rank that fails or dies ends all: the others may hang. If this process is asked to end, rank 0
+    may keep its last step first.
+
     Raises: the ProttuneError that ended a rank; RuntimeError with the last words of a rank that crashed.
     """
+    dead = None
     with _launched(folder, num_processes) as launcher:
-        while launcher.poll() is None:
-            meanwhile()
-            time.sleep(0.2)
+        try:
+            while launcher.poll() is None and not has_failed(folder) and dead is None:
+                meanwhile()
+                time.sleep(0.2)
+                dead = dead_rank(folder) if launcher.poll() is None else None
+        except Exception:
+            raise
+        except BaseException:  # a signal
+            Stop(folder).ask_and_wait(lambda: launcher.poll() is None and dead_rank(folder) != 0)
+            raise
     meanwhile()
-    if launcher.returncode != 0:
+    if launcher.returncode != 0 or dead is not None or has_failed(folder):  # torchrun may end with 0
+        how = f"ended with code {launcher.returncode}" if dead is None else f"was killed (rank {dead})"
         raise read_failure(folder) or RuntimeError(
-            f"a training process ended with code {launcher.returncode}; last words:\n{_last_words(folder)}"
+            f"a training process {how}; last words:\n{_last_words(folder)}"
         )
 
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from prottune.errors import ConfigError
+from prottune.errors import ConfigError, HungError
 from prottune.training.processes import launched_by_torchrun
-
-_TIMEOUT = datetime.timedelta(minutes=30)
-"""How long a rank waits for the others: as long as a slow download of the base model may take."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,20 @@ class Ranks:
             exchange_as_bf16(shared)
         return shared
 
+    def keep_gradients(self, shared: nn.Module) -> AbstractContextManager[None]:
+        """Inside, passes through a wrapped model add up this rank's own gradients and exchange none."""
+        return shared.no_sync() if isinstance(shared, DistributedDataParallel) else nullcontext()
+
+    def seed_generators(self, seed: int, step: int) -> None:
+        """Start torch's random numbers anew: they depend on (seed, step, rank) and on nothing else.
+
+        So a resumed run draws what an uninterrupted one draws, and no checkpoint holds a generator's state.
+        """
+        mixed = np.random.SeedSequence(seed, spawn_key=(step, self.rank)).generate_state(1, np.uint64)
+        torch.default_generator.manual_seed(int(mixed[0]))  # not torch.manual_seed: it formats a stack trace
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(int(mixed[0]))
+
     def gather(self, number: Tensor) -> Tensor:
         """One number of every rank, in float64 on the host, indexed by rank."""
         mine = number.detach().to(self.device, torch.float64).reshape(1)
@@ -72,7 +84,7 @@ class Ranks:
         size = self.sum(torch.tensor([len(words.encode()) if self.leads else 0]))
         letters = torch.zeros(int(size), dtype=torch.uint8)
         if self.leads:
-            letters = torch.frombuffer(bytearray(words.encode()), dtype=torch.uint8)
+            letters = torch.tensor(list(words.encode()), dtype=torch.uint8)
         return bytes(self.sum(letters).tolist()).decode()
 
 
@@ -98,18 +110,28 @@ def _as_bf16(group, bucket):  # type: ignore[no-untyped-def]  # torch takes anno
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def joined(timeout_seconds: float) -> Iterator[Ranks]:
     """Meet the other ranks that torchrun started (nccl on GPUs, gloo elsewhere); alone, be rank 0 of 1.
 
-    Raises: ConfigError if a GPU machine has fewer GPUs than processes were asked for.
+    Raises: ConfigError if a GPU machine has fewer GPUs than processes were asked for; HungError if one of the
+        others keeps this one waiting for longer than the timeout.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = _device(local_rank)
     if not launched_by_torchrun(os.environ):
         yield Ranks(0, 1, device)
         return
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
-    yield Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+    timeout = datetime.timedelta(seconds=timeout_seconds)
+    try:
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+        yield Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+    except RuntimeError as error:
+        if "timed out" not in str(error).lower():
+            raise
+        raise HungError(
+            f"rank {os.environ['RANK']} waited {timeout_seconds:g} s for the others: one of them has hung; "
+            "start again, or raise rank_timeout_seconds if it was only slow"
+        ) from error
     # Only after a good end: beside a rank that died, saying goodbye to it could wait for ever.
     torch.distributed.destroy_process_group()
 

@@ -41,8 +41,13 @@ class TrainConfig:
     """Share of the head's inputs that is dropped while training."""
     class_weights: str = "none"
     """none, or rare locations weigh more in the loss: balanced (all count alike), sqrt (half the way)."""
+    membrane_weight: float = 0.0
+    """Above 0 the model also learns which proteins are bound to a membrane; its loss counts so many times."""
     tokens_per_batch: int = 8192
-    """Most tokens of one optimizer step, over all processes; a longer protein forms its own batch."""
+    """Most tokens of one optimizer step, over all processes; a longer protein forms its own step."""
+    tokens_per_pass: int = 0
+    """Most tokens that a process puts through the model at a time; a longer protein goes alone. 0: its whole
+    share of a step. Lower it when memory runs out: gradients add up to the same."""
     freeze_layers: int = 0
     """Lower layers that stay as they are, and the embeddings with them; -1 freezes the whole encoder."""
     cache_features: bool = True
@@ -65,6 +70,13 @@ class TrainConfig:
     """Processes on one node: one a GPU, or one a few cores."""
     num_nodes: int = 1
     """Nodes; more than 1 needs a cluster."""
+    checkpoint_every: int = 200
+    """Optimizer steps from one checkpoint to the next, where a place for checkpoints is named."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept; older ones are removed once a newer one is whole."""
+    rank_timeout_seconds: int = 1800
+    """A process that keeps the others waiting for so long has hung, and the run ends; as long as the slowest
+    download of a base model or checkpoint may take."""
     seed: int = 43
     """Decides weights, order and dropout."""
 
@@ -77,7 +89,8 @@ class TrainConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
-        for name in ("epochs", "num_processes", "num_nodes"):
+        counts = ("epochs", "num_processes", "num_nodes", "checkpoint_every", "keep_checkpoints")
+        for name in (*counts, "rank_timeout_seconds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected at least 1")
         for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
@@ -86,12 +99,13 @@ class TrainConfig:
         for name in ("warmup_share", "head_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected at least 0, below 1")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ConfigError(f"weight_decay={self.weight_decay}: expected at least 0")
-        if self.patience < 0:
-            raise ConfigError(f"patience={self.patience}: expected at least 0")
+        for name in ("weight_decay", "membrane_weight", "patience"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name}={getattr(self, name)}: expected at least 0")
         if self.tokens_per_batch < 64:
             raise ConfigError(f"tokens_per_batch={self.tokens_per_batch}: expected at least 64")
+        if self.tokens_per_pass != 0 and self.tokens_per_pass < 64:
+            raise ConfigError(f"tokens_per_pass={self.tokens_per_pass}: expected 0 or at least 64")
         self._check_adaptation()
 
     def _check_adaptation(self) -> None:

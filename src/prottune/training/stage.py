@@ -3,35 +3,51 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from prottune.alphabet import ALPHABET_SHA256
 from prottune.artifacts import Draft, Manifest, new_folder, read_manifest
-from prottune.errors import ArtifactError, ConfigError
+from prottune.errors import ArtifactError, ConfigError, DivergedError
 from prottune.records import Split
+from prottune.storage import local_path
 from prottune.training.batching import count_steps
-from prottune.training.examples import Examples, read_examples
+from prottune.training.checkpoints import Checkpoints
+from prottune.training.examples import Examples, check_membrane_flags, read_examples
 from prottune.training.history import HISTORY_FILE, HistoryFollower, Progress, Receiver, following
 from prottune.training.job import Job, read_report
 from prottune.training.processes import launched_by_torchrun, run_ranks
 from prottune.training.settings import TrainConfig, TrainReport
+from prottune.training.stopping import Stop, ending_when_stopped
 from prottune.training.words import Listener
 
+_log = logging.getLogger(__name__)
 
-def train(tokens: Path, model: Path, config: TrainConfig, on_point: Receiver | None = None) -> TrainReport:
+
+def train(
+    tokens: Path,
+    model: Path,
+    config: TrainConfig,
+    on_point: Receiver | None = None,
+    checkpoints: str = "",
+) -> TrainReport:
     """Fine-tune a base model on the training proteins and keep the weights that did best on validation.
 
     Starts `config.num_processes` ranks and hands `on_point` each line of `history.jsonl` while they write
     it. Under torchrun it starts none: it is one of the ranks, and only rank 0 writes and hands on.
 
-    Raises: ConfigError for settings that do not fit together or this machine; ArtifactError for a damaged
-        or foreign token folder; DataError if a protein does not fit into the base model; DivergedError if
-        a loss or gradient is not finite.
+    `checkpoints` is a folder or s3:// prefix for this run alone: a run that was interrupted, started again
+    with the same one, goes on from the newest checkpoint there and hands on the points up to it once more.
+
+    Raises: ConfigError for settings that do not fit together, this machine or the checkpoints there;
+        ArtifactError for a damaged or foreign token folder, or if no checkpoint there is whole; DataError if
+        a protein does not fit into the base model; DivergedError if a loss or gradient is not finite, or was
+        not when these settings were tried before; StorageError if a checkpoint cannot be written.
     """
     if config.num_nodes > 1:
         raise ConfigError(
@@ -40,14 +56,15 @@ def train(tokens: Path, model: Path, config: TrainConfig, on_point: Receiver | N
         )
     manifest = read_manifest(tokens, "tokenize")
     train_set = _check_tokens(tokens, manifest)
-    num_steps = count_steps(train_set.num_tokens_N, config.tokens_per_batch, config.seed, config.epochs)
+    check_membrane_flags(tokens, train_set, config)
+    num_steps = count_steps(train_set.num_tokens_N, config.tokens_per_batch, config.epochs)
     run = _train_as_one_of_many if launched_by_torchrun(os.environ) else _train_in_new_processes
     with (
         tempfile.TemporaryDirectory(prefix="prottune-train-") as scratch,
         Progress(num_steps, config.epochs) as progress,
     ):
         receivers = (progress, on_point) if on_point else (progress,)
-        return run(_Order(tokens, manifest, model, config), receivers, Path(scratch))
+        return run(_Order(tokens, manifest, model, config, checkpoints), receivers, Path(scratch))
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,7 @@ class _Order:
     manifest: Manifest
     model: Path
     config: TrainConfig
+    checkpoints: str
 
     def new_model_folder(self) -> AbstractContextManager[Draft]:
         return new_folder(self.model, "train", self.config, {"tokens": self.manifest.digest})
@@ -69,14 +87,16 @@ class _Order:
 def _train_in_new_processes(order: _Order, receivers: Sequence[Receiver], scratch: Path) -> TrainReport:
     """Start the ranks, follow what they write, and wait for them."""
     with order.new_model_folder() as draft:
-        _new_job(order, draft, scratch).write(scratch)
+        job = _resumed(_new_job(order, draft, scratch))
+        job.write(scratch)
         followers = (Listener(scratch), HistoryFollower(draft.path / HISTORY_FILE, *receivers))
 
         def catch_up() -> None:
             for follower in followers:
                 follower.catch_up()
 
-        run_ranks(scratch, order.config.num_processes, catch_up)
+        with _refusing_divergence(job):
+            run_ranks(scratch, order.config.num_processes, catch_up)
         report = read_report(scratch)
     return order.finished(report)
 
@@ -86,16 +106,53 @@ def _train_as_one_of_many(order: _Order, receivers: Sequence[Receiver], scratch:
     from prottune.training.ranks import joined
     from prottune.training.worker import run_rank
 
-    with joined() as ranks:
+    heeding = ending_when_stopped(Stop(scratch)) if order.checkpoints else nullcontext()
+    with heeding, joined(order.config.rank_timeout_seconds) as ranks:
         if not ranks.leads:
-            run_rank(_new_job(order, Draft(Path()), scratch), ranks)
+            job = _new_job(order, Draft(Path()), scratch)
+            run_rank(_going_on_from(job, ranks.tell("")), ranks)
             return TrainReport(**json.loads(ranks.tell("")))
         with order.new_model_folder() as draft:
-            job = _new_job(order, draft, scratch)
-            with following(HistoryFollower(draft.path / HISTORY_FILE, *receivers)):
+            job = _resumed(_new_job(order, draft, scratch))
+            ranks.tell(Path(job.resume_from).name)
+            follower = HistoryFollower(draft.path / HISTORY_FILE, *receivers)
+            with _refusing_divergence(job), following(follower):
                 report = run_rank(job, ranks)
         assert report is not None, "rank 0 reports"
         return TrainReport(**json.loads(ranks.tell(json.dumps(asdict(order.finished(report))))))
+
+
+def _resumed(job: Job) -> Job:
+    """The job, going on from the newest whole checkpoint if there is one.
+
+    Raises: DivergedError if these settings were refused before; what `Checkpoints.newest` raises.
+    """
+    if job.checkpoints is None:
+        return job
+    job.checkpoints.raise_if_refused()
+    folder, checkpoints = job.checkpoints.newest()
+    if folder is None:
+        return job
+    _log.info("going on from checkpoint %s", folder.name)
+    return replace(job, checkpoints=checkpoints, resume_from=str(folder))
+
+
+def _going_on_from(job: Job, name: str) -> Job:
+    """The job, going on from the checkpoint that rank 0 chose."""
+    if job.checkpoints is None or not name:
+        return job
+    return replace(job, resume_from=str(job.checkpoints.fetch(name)))
+
+
+@contextmanager
+def _refusing_divergence(job: Job) -> Iterator[None]:
+    """If training diverges, leave word of it beside the checkpoints."""
+    try:
+        yield
+    except DivergedError as error:
+        if job.checkpoints is not None:
+            job.checkpoints.refuse(error)
+        raise
 
 
 def _check_tokens(tokens: Path, manifest: Manifest) -> Examples:
@@ -123,6 +180,8 @@ def _new_job(order: _Order, draft: Draft, scratch: Path) -> Job:
     config, facts = order.config, order.manifest.facts
     base = find_base(config.base_model, config.base_revision, scratch)
     draft.inputs["base_model"] = base.facts.digest
+    inputs = {"tokens": order.manifest.digest, "base": base.facts.digest, "labels": ",".join(facts["labels"])}
+    place = str(here.absolute()) if (here := local_path(order.checkpoints)) else order.checkpoints
     return Job(
         tokens=str(order.tokens),
         model=str(draft.path),
@@ -133,4 +192,5 @@ def _new_job(order: _Order, draft: Draft, scratch: Path) -> Job:
         labels=tuple(facts["labels"]),
         max_residues=facts["max_residues"],
         cut=facts["cut"],
+        checkpoints=Checkpoints(place, config, inputs, str(scratch)) if order.checkpoints else None,
     )

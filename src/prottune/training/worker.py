@@ -6,12 +6,14 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 
 from prottune.alphabet import NUM_SPECIAL_TOKENS
-from prottune.errors import DataError, ProttuneError
+from prottune.errors import ConfigError, DataError, ProttuneError
 from prottune.model.base import build_model
 from prottune.model.classifier import LocationModel
 from prottune.model.precision import choose_precision
@@ -21,34 +23,56 @@ from prottune.training.examples import Examples, read_examples
 from prottune.training.features import with_features
 from prottune.training.finishing import write_model
 from prottune.training.history import HISTORY_FILE, HistoryWriter
-from prottune.training.job import Job, write_failure, write_report
-from prottune.training.loop import Loop, Outcome
+from prottune.training.job import Job, present, write_failure, write_report
+from prottune.training.keeping import NOBODY, CheckpointKeeper, Keeper
+from prottune.training.loop import Loop
 from prottune.training.ranks import Ranks, joined
 from prottune.training.settings import TrainReport
+from prottune.training.snapshots import Outcome, Snapshot
+from prottune.training.stopping import STOPPED_EXIT_CODE, Stop, Stopped
 from prottune.training.words import speak_into
+
+_CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""What torch says without a class of its own, since a GPU's shortage has one."""
 
 
 def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
     """Train as one of the ranks; rank 0 writes the model's folder and returns the report.
 
-    Raises: DivergedError on all ranks; DataError if a protein is longer than the model reads.
+    Raises: DivergedError on all ranks; DataError if a protein is longer than the model reads; Stopped on
+        rank 0, once the last step is kept, if the run was asked to end; StorageError on rank 0 if a
+        checkpoint cannot be written; ConfigError if there is not enough memory.
     """
+    try:
+        return _run_rank(job, ranks)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if type(error) is RuntimeError and _CPU_OUT_OF_MEMORY not in str(error):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ConfigError(
+            f"tokens_per_batch={job.config.tokens_per_batch}: rank {ranks.rank} of {ranks.world_size} ran "
+            f"out of memory on {ranks.device} ({reason}); lower it, raise num_processes, or cut with "
+            "max_residues when tokenizing: a protein longer than a batch stands alone"
+        ) from error
+
+
+def _run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
     started = time.perf_counter()
     config = job.config
     train, validation = (
         read_examples(Path(job.tokens), split, len(job.labels)) for split in (Split.TRAIN, Split.VALIDATION)
     )
-    torch.manual_seed(config.seed)  # every rank draws the same new weights ...
-    model = build_model(job.base, config.head, job.labels, config.head_dropout)
+    torch.manual_seed(config.seed)  # every rank draws the same new weights
+    membrane = config.membrane_weight > 0
+    model = build_model(job.base, config.head, job.labels, config.head_dropout, membrane=membrane)
     adapt(model, config)
-    torch.manual_seed(config.seed + ranks.rank)  # ... and its own dropout
     for examples in (train, validation):
         _check_lengths(job, model, examples)
     precision = choose_precision(config.precision, ranks.device)
     adapted = adaptation_facts(model, config)
     train, validation = with_features(model, (train, validation), config, ranks, precision)
     history_file = Path(job.model) / HISTORY_FILE if ranks.leads else Path(os.devnull)
-    with HistoryWriter(history_file) as history:
+    with HistoryWriter(history_file) as history, _keeper(job, ranks) as keeper:
         loop = Loop(
             model=model,
             train=train,
@@ -57,7 +81,13 @@ def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
             ranks=ranks,
             history=history,
             precision=precision,
+            keeper=keeper,
         )
+        if job.resume_from:
+            snapshot = Snapshot.read(Path(job.resume_from), leads=ranks.leads)
+            history.go_on_from(snapshot.history)
+            keeper.resumed(Path(job.resume_from).name, snapshot.place)
+            loop.restore(snapshot)
         outcome = loop.run()
     if not ranks.leads:
         return None
@@ -71,7 +101,21 @@ def run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
         "base_model_digest": job.base.facts.digest,
         **adapted,
     }
+    if membrane:
+        facts["membrane_flags"] = f"{train.has_flag.sum():,} of {len(train):,}"
     return _report(model, outcome, temperature, time.perf_counter() - started, facts)
+
+
+@contextmanager
+def _keeper(job: Job, ranks: Ranks) -> Iterator[Keeper]:
+    """Only rank 0 keeps checkpoints: the others have the same weights."""
+    if job.checkpoints is None or not ranks.leads:
+        yield NOBODY
+        return
+    stop = Stop(Path(job.checkpoints.scratch))
+    keeper = CheckpointKeeper(job.checkpoints, stop, ranks.world_size)
+    with stop.listening(), keeper.finishing():
+        yield keeper
 
 
 def _check_lengths(job: Job, model: LocationModel, examples: Examples) -> None:
@@ -113,18 +157,23 @@ def _follow_parent_to_death() -> None:
 
 def main() -> int:
     """Run one rank; what ends it early is left as a file for the parent."""
-    folder = Path(sys.argv[1])
+    folder, rank = Path(sys.argv[1]), int(os.environ.get("RANK", "0"))
     threading.Thread(target=_follow_parent_to_death, daemon=True).start()
-    if os.environ.get("RANK", "0") == "0":
+    if rank == 0:
         speak_into(folder)
-    try:
-        with joined() as ranks:
-            report = run_rank(Job.read(folder), ranks)
-            if report is not None:
-                write_report(report, folder)
-    except Exception as error:  # whatever it is, the parent must hear of it
-        write_failure(error, int(os.environ.get("RANK", "0")), folder)
-        return error.exit_code if isinstance(error, ProttuneError) else 1
+    with present(rank, folder):
+        try:
+            job = Job.read(folder)
+            heeding = Stop(folder).on_sigterm() if job.checkpoints else nullcontext()
+            with heeding, joined(job.config.rank_timeout_seconds) as ranks:
+                report = run_rank(job, ranks)
+                if report is not None:
+                    write_report(report, folder)
+        except Stopped:
+            return STOPPED_EXIT_CODE
+        except Exception as error:  # whatever it is, the parent must hear of it
+            write_failure(error, rank, folder)
+            return error.exit_code if isinstance(error, ProttuneError) else 1
     return 0
 
 
