@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from mlflow.entities import Run
 from mlflow_template import new_store
-from small_store import Store, serving
+from small_store import Store
 
 from prottune import tracking, unsent
 from prottune.delivery import Parcel
@@ -79,16 +79,6 @@ def back(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 20.0)
 
     return back
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """An empty S3 store that the environment points at."""
-    with serving(Store()) as running:
-        monkeypatch.setenv("S3_ENDPOINT", running.url)
-        monkeypatch.setenv("S3_ACCESS_KEY", "access")
-        monkeypatch.setenv("S3_SECRET_KEY", "secret")
-        yield running
 
 
 def train_in_vain(num_points: int = 700) -> None:
@@ -212,16 +202,16 @@ def test_a_place_that_cannot_be_written_costs_the_points_but_not_the_step(
 def test_points_of_a_pod_wait_in_the_store(
     server: Server,
     back: Callable[[], None],
-    bucket: Store,
+    store: Store,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PROTTUNE_UNSENT", "s3://bucket/unsent")
     train_in_vain()
-    assert len(bucket.objects) == 2
+    assert len(store.objects) == 2
     back()
     client = mlflow_client(server.uri)
     assert [send_kept(client, server.uri) for _ in range(2)] == [700, 0]
-    assert bucket.objects == {}
+    assert store.objects == {}
     assert server.losses_of(server.run_of("run-1")) == [(number, number / 7) for number in range(700)]
     keep(RunAddress(server.uri, tag=(PIPELINE_RUN_TAG, "run-1")), [Parcel(tags=[("note", "late")])])
     with step("evaluate"):

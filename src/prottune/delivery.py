@@ -177,13 +177,16 @@ class Delivery:
     def put(self, parcels: Iterable[Parcel]) -> None:
         """Hand over parcels; returns at once."""
         with self._changed:
+            slept, had_none = self._waits_for_more(), not self._waiting
             for parcel in () if self._closed else parcels:
                 last = self._waiting[-1] if self._waiting else None
                 if parcel.can_grow and last and last.can_grow and last is not self._on_its_way:
                     last.numbers += parcel.numbers
                 else:
                     self._waiting.append(parcel)
-            self._changed.notify_all()
+            # Woken only when it has to do something sooner: a thread that wakes takes time from this one.
+            if had_none or (slept and not self._waits_for_more()):
+                self._changed.notify_all()
 
     def flush(self, seconds: float) -> None:
         """Send all that waits, trying every second; gives up when nothing has arrived for so many."""
@@ -214,11 +217,13 @@ class Delivery:
         if not self._has_work():
             return None
         may_travel = self._not_before
-        if self._writer and self._waiting and not self._in_a_hurry:
-            first = self._waiting[0]
-            if first.can_grow and len(self._waiting) == 1:
-                may_travel = max(may_travel, self._last_sent + _SEND_SECONDS)
+        if self._writer and self._waits_for_more():
+            may_travel = max(may_travel, self._last_sent + _SEND_SECONDS)
         return max(0.0, may_travel - monotonic())
+
+    def _waits_for_more(self) -> bool:
+        """Whether only a few numbers wait, for others to travel with."""
+        return len(self._waiting) == 1 and self._waiting[0].can_grow and not self._in_a_hurry
 
     def _work(self) -> None:
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -32,7 +33,10 @@ from prottune.registration import champion_folder, find_champion, promote, regis
 from prottune.tokenization import TokenizeConfig, tokenize
 from prottune.tracking import MlflowTracker, close_run, step
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(1800),
+]  # many share some machines
 
 NUM_POINTS = 10_000
 MOST_SECONDS = 0.010
@@ -152,20 +156,28 @@ def losses(server: str, run_id: str, key: str = "train/loss") -> list[tuple[int,
     return sorted((metric.step, metric.value) for metric in history)
 
 
-def note(tracker: MlflowTracker, number: int) -> float:
-    """Note one point as a training does; returns how many seconds that took."""
-    begun = time.perf_counter()
+def note(tracker: MlflowTracker, number: int) -> float | None:
+    """Note one point as a training does; returns the seconds it took, None if the machine had other work then."""
+    stopped, begun = _times_stopped(), time.perf_counter()
     tracker.point({"step": number, "train/loss": number / 7})
-    return time.perf_counter() - begun
+    seconds = time.perf_counter() - begun
+    return seconds if _times_stopped() == stopped else None
 
 
-def assert_none_waited(seconds: list[float]) -> None:
-    """99 of 100 points took less than is allowed, and only a thread that was stopped may have taken more."""
-    ordered = sorted(seconds)
-    median, late, longest = ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100], ordered[-1]
-    print(f"point: median {median * 1e3:.3f} ms, 99 % {late * 1e3:.3f} ms, longest {longest * 1e3:.3f} ms")
-    assert late < MOST_SECONDS
-    assert longest < 5 * MOST_SECONDS, "a busy machine may stop any thread for a while"
+def _times_stopped() -> int:
+    """How often this thread had to give its core to another, though it did not wait for anything."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+
+
+def assert_none_waited(taken: list[float | None]) -> None:
+    seconds = sorted(one for one in taken if one is not None)
+    median, late, longest = seconds[len(seconds) // 2], seconds[len(seconds) * 99 // 100], seconds[-1]
+    print(
+        f"{len(seconds)} points: median {median * 1e3:.3f} ms, 99 % {late * 1e3:.3f} ms, longest "
+        f"{longest * 1e3:.3f} ms; stopped by the machine: {len(taken) - len(seconds)}"
+    )
+    assert len(seconds) > 0.95 * len(taken)
+    assert longest < MOST_SECONDS
 
 
 def test_a_server_killed_and_restarted_costs_no_time_no_point_and_doubles_none(running: Server) -> None:
