@@ -109,11 +109,12 @@ class _Reader:
             return []
         is_crlf = b"\r" in block
         text = block.replace(b"\r\n", b"\n") if is_crlf else block
-        if (columns := _plain_columns(text, self._lines.number + 1)) is None:
+        columns, num_lines = _plain_columns(text, self._lines.number + 1)
+        if columns is None:
             return []
         before = self._ended()
         self._is_empty = False
-        self._lines.number += text.count(b"\n")
+        self._lines.number += num_lines
         if is_crlf:
             self._lines.note_crlf()
         return [*_as_columns(before), columns]
@@ -160,8 +161,8 @@ class _Reader:
         return [record]
 
 
-def _plain_columns(text: bytes, first_line: int) -> FastaColumns | None:
-    """Cut whole records with LF line ends into columns; None if a rule might have a word to say on them.
+def _plain_columns(text: bytes, first_line: int) -> tuple[FastaColumns | None, int]:
+    """Cut whole records with LF line ends into columns, and count the lines; None if a rule might have a say.
 
     Without its line ends such a text is ">", header, sequence, ">", header, sequence ...: Arrow's layout of
     a column of strings, once it is known where each of them begins.
@@ -169,7 +170,7 @@ def _plain_columns(text: bytes, first_line: int) -> FastaColumns | None:
     characters = np.frombuffer(text, np.uint8)
     line_ends = np.flatnonzero(characters == ord("\n"))
     if not text.endswith(b"\n"):
-        return None
+        return None, 0
     line_starts = np.concatenate(([0], line_ends[:-1] + 1))
     header_lines = np.flatnonzero(characters[line_starts] == ord(">"))
     joined = text.replace(b"\n", b"")
@@ -179,12 +180,18 @@ def _plain_columns(text: bytes, first_line: int) -> FastaColumns | None:
     offsets[2::3] = line_ends[header_lines] - header_lines
     offsets[-1] = len(joined)
     if not _is_plain(np.frombuffer(joined, np.uint8), offsets):
-        return None
+        return None, 0
     parts = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(joined))
-    headers, sequences = (parts.take(pa.array(np.arange(part, len(parts), 3))) for part in (1, 2))
+    headers, sequences = (_every_third(parts, first) for first in (1, 2))
     if np.frombuffer(sequences.buffers()[2], np.uint8).min() == ord(" "):
-        return None
-    return FastaColumns(pc.ascii_rtrim_whitespace(headers), sequences, header_lines + first_line)
+        return None, 0
+    columns = FastaColumns(pc.ascii_rtrim_whitespace(headers), sequences, header_lines + first_line)
+    return columns, len(line_ends)
+
+
+def _every_third(parts: pa.LargeStringArray, first: int) -> pa.LargeStringArray:
+    places = np.arange(first, len(parts), 3)
+    return parts.take(pa.Array.from_buffers(pa.int64(), len(places), [None, pa.py_buffer(places)]))
 
 
 def _is_plain(letters: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> bool:
@@ -204,11 +211,18 @@ def _is_plain(letters: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) ->
 def _as_columns(records: Sequence[FastaRecord]) -> Iterator[FastaColumns]:
     """These records as columns; nothing if there are none."""
     if records:
-        headers, sequences = (
-            pa.array([getattr(record, part) for record in records], pa.large_string())
-            for part in ("header", "sequence")
-        )
-        yield FastaColumns(headers, sequences, np.array([record.line for record in records], np.int64))
+        lines = np.array([record.line for record in records], np.int64)
+        headers = _column([record.header for record in records])
+        yield FastaColumns(headers, _column([record.sequence for record in records]), lines)
+
+
+def _column(texts: Sequence[str]) -> pa.LargeStringArray:
+    """A column of these texts. (`pa.array` imports pandas, which takes longer than most files.)"""
+    letters = [text.encode() for text in texts]
+    offsets = np.cumsum([0, *map(len, letters)], dtype=np.int64)
+    return pa.LargeStringArray.from_buffers(
+        len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(letters))
+    )
 
 
 def _header(line: str, name: str, number: int) -> str:
