@@ -26,7 +26,7 @@ from prottune.lines import MAX_LINE_BYTES, Lines, Note
 MAX_RESIDUES = 100_000
 """A longer sequence is refused; the longest known human protein, titin, has about 35,000 residues."""
 
-_COLUMN_BLOCK_BYTES = 1 << 18
+_COLUMN_BLOCK_BYTES = 1 << 19
 """Read at a time for columns; what is made of a block stays in the processor's cache."""
 _RECORD_BLOCK_BYTES = 1 << 13
 """Read at a time for single records."""

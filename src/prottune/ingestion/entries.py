@@ -68,53 +68,51 @@ Rows = npt.NDArray[np.int64]
 
 
 class Entries:
-    """Many entries in their order, one column for each part: what is asked of all is asked of a column."""
+    """Many entries in their order, a column for each part: what is asked of all is asked of a column."""
 
-    def __init__(self, batch: pa.RecordBatch) -> None:
-        self.batch = batch
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Entries:
         """These entries as columns."""
         rows = [{part: getattr(entry, part) for part in ENTRIES_SCHEMA.names} for entry in entries]
-        return cls(pa.RecordBatch.from_pylist(rows, ENTRIES_SCHEMA))
+        return cls(pa.Table.from_pylist(rows, ENTRIES_SCHEMA))
 
     @classmethod
     def joined(cls, parts: Iterable[Entries]) -> Entries:
         """The entries of all parts, one part after the other."""
-        first, *others = (part.batch for part in parts)
-        return cls(pa.concat_batches([first, *others]) if others else first)
+        return cls(pa.concat_tables([part.table for part in parts]))
 
     def __len__(self) -> int:
-        return int(self.batch.num_rows)
+        return len(self.table)
 
     def __iter__(self) -> Iterator[Entry]:
-        return iter(self.at(np.arange(len(self))))
+        for row in self.table.to_pylist():
+            yield Entry(**row | {"membrane": Membrane(row["membrane"]), "split": Split(row["split"])})
 
     def __getitem__(self, part: str) -> pa.Array:
-        """One column."""
-        return self.batch.column(part)
+        """One column, in one piece."""
+        column = self.table[part]
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
     def at(self, rows: Rows) -> list[Entry]:
         """The entries of these rows."""
-        return [
-            Entry(**row | {"membrane": Membrane(row["membrane"]), "split": Split(row["split"])})
-            for row in self.batch.take(pa.array(rows)).to_pylist()
-        ]
+        return list(Entries(self.table.take(pa.array(rows))))
 
     def only(self, is_kept: Mask) -> Entries:
         """Those for which the mask is True."""
-        return self if is_kept.all() else Entries(self.batch.filter(pa.array(is_kept)))
+        return self if is_kept.all() else Entries(self.table.filter(pa.array(is_kept)))
 
     def changed(self, part: str, values: pa.Array) -> Entries:
         """The same with another column for one part."""
         place = ENTRIES_SCHEMA.get_field_index(part)
-        return Entries(self.batch.set_column(place, ENTRIES_SCHEMA.field(place), values))
+        return Entries(self.table.set_column(place, ENTRIES_SCHEMA.field(place), values))
 
     def in_order_of(self, part: str, is_kept: Mask) -> Entries:
         """Those for which the mask is True, sorted by one part."""
         rows = pc.sort_indices(self[part]).to_numpy()
-        return Entries(self.batch.take(pa.array(rows[is_kept[rows]])))
+        return Entries(self.table.take(pa.array(rows[is_kept[rows]])))
 
     def as_proteins(self, splits: pa.Array, clusters: pa.Array) -> pa.Table:
         """The table of `PROTEINS_SCHEMA`, each entry in its final split and homology cluster."""

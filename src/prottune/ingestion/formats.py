@@ -52,12 +52,14 @@ def read_labelled_fasta(stream: BinaryIO, name: str, findings: Findings) -> Entr
 
     Raises: DataError with file:line for a header without a location or in no known dialect.
     """
-    records = _all_records(stream, name, findings)
-    is_odd = _is_odd(records.headers)
-    _refuse_foreign(records, np.flatnonzero(is_odd), name)
-    identifiers, rest = _split_off_ids(records.headers)
-    first, which = distinct(pc.if_else(is_odd, records.headers, rest))
-    said = [_said(records.headers[row].as_py(), f"{name}:{records.lines[row]}") for row in first]
+    blocks = _all_blocks(stream, name, findings)
+    headers = pa.concat_arrays([block.headers for block in blocks])
+    lines = np.concatenate([block.lines for block in blocks])
+    is_odd = _is_odd(headers)
+    _refuse_foreign(headers.filter(is_odd), lines[is_odd.to_numpy(zero_copy_only=False)], name)
+    identifiers, rest = _split_off_ids(headers)
+    first, which = distinct(pc.if_else(is_odd, headers, rest))
+    said = [_said(headers[row].as_py(), f"{name}:{lines[row]}") for row in first]
     locations, membranes, splits, accessions = (
         pa.array([getattr(one, part) for one in said], pa.string()).take(pa.array(which))
         for part in ("location", "membrane", "split", "accession")
@@ -66,26 +68,23 @@ def read_labelled_fasta(stream: BinaryIO, name: str, findings: Findings) -> Entr
     for kind in dict.fromkeys(kind for one in said for kind in one.noticed):
         rows = np.flatnonzero(np.array([kind in one.noticed for one in said])[which])
         findings.add_all(kind, len(rows), accessions.take(pa.array(rows[:MAX_EXAMPLES])).to_pylist())
-    lines = pa.array(records.lines).cast(pa.string())
-    where = pc.binary_join_element_wise(pa.scalar(name), lines, pa.scalar(":"))
-    columns = [accessions, records.sequences, locations, membranes, splits, where]
-    entries = Entries(pa.RecordBatch.from_arrays(columns, schema=ENTRIES_SCHEMA))
+    where = pc.binary_join_element_wise(pa.scalar(name), pa.array(lines).cast(pa.string()), pa.scalar(":"))
+    sequences = pa.chunked_array([block.sequences for block in blocks])
+    columns = [accessions, sequences, locations, membranes, splits, where]
+    entries = Entries(pa.Table.from_arrays(columns, schema=ENTRIES_SCHEMA))
     return entries.only(splits.is_valid().to_numpy(zero_copy_only=False))
 
 
-def _all_records(stream: BinaryIO, name: str, findings: Findings) -> FastaColumns:
-    parts: list[FastaColumns] = []
-    left = MAX_ENTRIES
-    for part in read_fasta_columns(stream, name, findings.add):
-        if len(part.lines) > left:
+def _all_blocks(stream: BinaryIO, name: str, findings: Findings) -> list[FastaColumns]:
+    blocks, left = [], MAX_ENTRIES
+    for block in read_fasta_columns(stream, name, findings.add):
+        if len(block.lines) > left:
             raise DataError(
-                f"{name}:{part.lines[left]}: more than {MAX_ENTRIES:,} proteins; split the source"
+                f"{name}:{block.lines[left]}: more than {MAX_ENTRIES:,} proteins; split the source"
             )
-        left -= len(part.lines)
-        parts.append(part)
-    headers = pa.concat_arrays([part.headers for part in parts])
-    sequences = pa.concat_arrays([part.sequences for part in parts])
-    return FastaColumns(headers, sequences, np.concatenate([part.lines for part in parts]))
+        left -= len(block.lines)
+        blocks.append(block)
+    return blocks
 
 
 def _is_odd(headers: pa.LargeStringArray) -> pa.BooleanArray:
@@ -142,12 +141,12 @@ def _biotrainer(header: str, where: str) -> tuple[str, str, str, str]:
     return identifier, values["TARGET"], "", word
 
 
-def _refuse_foreign(records: FastaColumns, rows: Rows, name: str) -> None:
+def _refuse_foreign(headers: pa.LargeStringArray, lines: Rows, name: str) -> None:
     seen: dict[str, int] = {}
-    for row, header in zip(rows, records.headers.take(pa.array(rows)).to_pylist(), strict=True):
+    for header, line in zip(headers.to_pylist(), lines, strict=True):
         match = _FOREIGN.fullmatch(header)
         if match and not _UNIPROT.fullmatch(header):
-            seen.setdefault(match.group(1), records.lines[row])
+            seen.setdefault(match.group(1), line)
     if seen:
         raise DataError(
             f"{name}:{min(seen.values())}: headers of the form accession|label|group belong to another label "

@@ -32,14 +32,16 @@ def check_residues(entries: Entries, findings: Findings) -> Entries:
 
     Raises: DataError as it does.
     """
-    sequences = entries["sequence"]
-    rows = np.flatnonzero(_has_odd_letter(sequences) | _begins_as_nucleotides(sequences))
-    checked = checks.check_residues(entries.at(rows), findings)
+    sequences = entries.table["sequence"]
+    is_doubtful = np.concatenate(
+        [_has_odd_letter(part) | _begins_as_nucleotides(part) for part in sequences.chunks if len(part)]
+    )
+    checked = checks.check_residues(entries.only(is_doubtful), findings)
     pieces, start = [], 0
-    for row, entry in zip(rows.tolist(), checked, strict=True):
-        pieces += [sequences[start:row], pa.array([entry.sequence], sequences.type)]
+    for row, entry in zip(np.flatnonzero(is_doubtful).tolist(), checked, strict=True):
+        pieces += [*sequences[start:row].chunks, pa.array([entry.sequence], sequences.type)]
         start = row + 1
-    return entries.changed("sequence", pa.concat_arrays([*pieces, sequences[start:]]))
+    return entries.changed("sequence", pa.concat_arrays([*pieces, *sequences[start:].chunks]))
 
 
 def resolve_relations(entries: Entries, on_conflict: str, on_crossing: str, findings: Findings) -> Mask:
@@ -98,6 +100,7 @@ def _begins_as_nucleotides(sequences: pa.LargeStringArray) -> Mask:
 
 
 def _letters(sequences: pa.LargeStringArray) -> tuple[Rows, pa.Buffer]:
-    """Where each sequence begins among the letters of all (and the last one ends), and these letters."""
+    """Where each sequence begins, and where the last one ends, among the letters of all; these letters."""
     _, offsets, letters = sequences.buffers()
-    return np.frombuffer(offsets, np.int64)[sequences.offset :][: len(sequences) + 1], letters
+    borders = np.frombuffer(offsets, np.int64)[sequences.offset :][: len(sequences) + 1]
+    return borders - borders[0], letters.slice(borders[0], borders[-1] - borders[0])
