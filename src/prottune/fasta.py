@@ -164,8 +164,8 @@ class _Reader:
 def _plain_columns(text: bytes, first_line: int) -> tuple[FastaColumns | None, int]:
     """Cut whole records with LF line ends into columns, and count the lines; None if a rule might have a say.
 
-    Without its line ends such a text is ">", header, sequence, ">", header, sequence ...: Arrow's layout of
-    a column of strings, once it is known where each of them begins.
+    Without its line ends such a text is header, sequence, header, sequence ...: Arrow's layout of a column of
+    strings, once it is known where each of them begins.
     """
     characters = np.frombuffer(text, np.uint8)
     line_ends = np.flatnonzero(characters == ord("\n"))
@@ -174,35 +174,34 @@ def _plain_columns(text: bytes, first_line: int) -> tuple[FastaColumns | None, i
     line_starts = np.concatenate(([0], line_ends[:-1] + 1))
     header_lines = np.flatnonzero(characters[line_starts] == ord(">"))
     joined = text.replace(b"\n", b"")
-    offsets = np.empty(3 * len(header_lines) + 1, np.int64)
-    offsets[:-1:3] = line_starts[header_lines] - header_lines  # less one line end for each line before
-    offsets[1::3] = offsets[:-1:3] + len(">")
-    offsets[2::3] = line_ends[header_lines] - header_lines
+    offsets = np.empty(2 * len(header_lines) + 1, np.int64)
+    offsets[:-1:2] = line_starts[header_lines] - header_lines  # less one line end for each line before
+    offsets[1::2] = line_ends[header_lines] - header_lines
     offsets[-1] = len(joined)
     if not _is_plain(np.frombuffer(joined, np.uint8), offsets):
         return None, 0
     parts = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(joined))
-    headers, sequences = (_every_third(parts, first) for first in (1, 2))
+    headers, sequences = _every_second(parts, 0), _every_second(parts, 1)
     if np.frombuffer(sequences.buffers()[2], np.uint8).min() == ord(" "):
         return None, 0
-    columns = FastaColumns(pc.ascii_rtrim_whitespace(headers), sequences, header_lines + first_line)
-    return columns, len(line_ends)
+    headers = pc.ascii_rtrim_whitespace(pc.utf8_slice_codeunits(headers, len(">")))
+    return FastaColumns(headers, sequences, header_lines + first_line), len(line_ends)
 
 
-def _every_third(parts: pa.LargeStringArray, first: int) -> pa.LargeStringArray:
-    places = np.arange(first, len(parts), 3)
+def _every_second(parts: pa.LargeStringArray, first: int) -> pa.LargeStringArray:
+    places = np.arange(first, len(parts), 2)
     return parts.take(pa.Array.from_buffers(pa.int64(), len(places), [None, pa.py_buffer(places)]))
 
 
 def _is_plain(letters: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> bool:
     """True for printable ASCII whose headers begin with an id and whose sequences keep the limits."""
-    headers, sequences = offsets[1::3], offsets[2::3]
-    num_letters = offsets[3::3] - sequences
+    ids, sequences = offsets[:-1:2] + len(">"), offsets[1::2]
+    num_letters = offsets[2::2] - sequences
     return bool(
         letters.min() >= ord(" ")
         and letters.max() <= ord("~")
-        and (sequences > headers).all()
-        and (letters[headers] != ord(" ")).all()
+        and (sequences > ids).all()
+        and (letters[ids] != ord(" ")).all()
         and num_letters.min() > 0
         and num_letters.max() <= MAX_RESIDUES
     )
