@@ -107,16 +107,14 @@ class _Reader:
         """The records of a block that ends with a record's end; nothing if a rule might have a say in it."""
         if not block.startswith(b">") or len(block) > MAX_LINE_BYTES:
             return []
-        is_crlf = b"\r" in block
-        text = block.replace(b"\r\n", b"\n") if is_crlf else block
+        text = block.replace(b"\r\n", b"\n") if b"\r" in block else block
+        text = text if text.endswith(b"\n") else text + b"\n"
         columns, num_lines = _plain_columns(text, self._lines.number + 1)
         if columns is None:
             return []
         before = self._ended()
         self._is_empty = False
-        self._lines.number += num_lines
-        if is_crlf:
-            self._lines.note_crlf()
+        self._lines.passed(block, num_lines)
         return [*_as_columns(before), columns]
 
     def read_lines(self, block: bytes) -> Iterator[FastaColumns]:
@@ -129,8 +127,10 @@ class _Reader:
                     records += self._ended()
                     self._is_empty, self._start = False, self._lines.number
                     self._header = _header(line, self._name, self._start)
-                else:
+                elif self._start:
                     self._go_on(line)
+                else:
+                    _refuse_text_before(line, self._name, self._lines.number)
         finally:
             yield from _as_columns(records)
 
@@ -144,8 +144,6 @@ class _Reader:
         return _as_columns(self._ended())
 
     def _go_on(self, line: str) -> None:
-        if not self._start and line.strip():
-            raise DataError(_text_before(line, self._name, self._lines.number))
         if piece := line.strip(" \t"):
             self._pieces.append(piece)
             self._length += len(piece)
@@ -169,8 +167,6 @@ def _plain_columns(text: bytes, first_line: int) -> tuple[FastaColumns | None, i
     """
     characters = np.frombuffer(text, np.uint8)
     line_ends = np.flatnonzero(characters == ord("\n"))
-    if not text.endswith(b"\n"):
-        return None, 0
     line_starts = np.concatenate(([0], line_ends[:-1] + 1))
     header_lines = np.flatnonzero(characters[line_starts] == ord(">"))
     joined = text.replace(b"\n", b"")
@@ -249,8 +245,9 @@ def _too_long(where: str, length: int) -> DataError:
     return DataError(f"{where} has {length:,} letters or more; expected at most {MAX_RESIDUES:,} residues")
 
 
-def _text_before(line: str, name: str, number: int) -> str:
+def _refuse_text_before(line: str, name: str, number: int) -> None:
     where = f"{name}:{number}: text before the first '>'"
     if line.lstrip().startswith("<"):
-        return f"{where}; this looks like HTML, a web page instead of the file; download it again"
-    return f"{where}: {line.strip()[:40]!r}; expected FASTA, whose records begin with '>'"
+        raise DataError(f"{where}; this looks like HTML, a web page instead of the file; download it again")
+    if line.strip():
+        raise DataError(f"{where}: {line.strip()[:40]!r}; expected FASTA, whose records begin with '>'")

@@ -37,7 +37,7 @@ class Lines:
 
     def __init__(self, name: str, note: Note) -> None:
         self.number = 0
-        """Of the last line that was judged, or passed over because nothing could be wrong with it."""
+        """Of the last line that was judged or passed."""
         self._name, self._note, self._is_crlf = name, note, False
 
     def judged(self, raw: bytes) -> str:
@@ -51,7 +51,7 @@ class Lines:
                 f"{self._name}:{self.number}: a line of more than {MAX_LINE_BYTES:,} bytes; wrap the sequence"
             )
         if raw.endswith(b"\r\n"):
-            self.note_crlf()
+            self._note_crlf()
             raw = raw[:-2]
         elif raw.endswith(b"\n"):
             raw = raw[:-1]
@@ -59,8 +59,15 @@ class Lines:
             self._note("no_final_newline", self._name)
         return _text(raw, self._name, self.number)
 
-    def note_crlf(self) -> None:
-        """Say of the file, once, that its lines end with CRLF."""
+    def passed(self, lines: bytes, num_lines: int) -> None:
+        """Go on behind lines in which nothing can be wrong, noting how they end as `judged` does."""
+        self.number += num_lines
+        if b"\r" in lines:
+            self._note_crlf()
+        if not lines.endswith(b"\n"):
+            self._note("no_final_newline", self._name)
+
+    def _note_crlf(self) -> None:
         if not self._is_crlf:
             self._note("crlf", self._name)
         self._is_crlf = True
