@@ -105,7 +105,8 @@ def ranks(truth_N: Ints, probabilities_NC: Floats) -> Ints:
     own_N1 = np.take_along_axis(probabilities_NC, true_N1, axis=1)
     is_earlier_NC = np.arange(probabilities_NC.shape[1]) < true_N1
     is_above_NC = (probabilities_NC > own_N1) | ((probabilities_NC == own_N1) & is_earlier_NC)
-    return is_above_NC.sum(axis=1)
+    above_N: Ints = is_above_NC.sum(axis=1)
+    return above_N
 
 
 def figures(confusion_CC: Ints) -> dict[str, float]:
