@@ -168,8 +168,10 @@ def test_a_run_keeps_itself_in_a_store_and_goes_on_from_the_newest_that_is_whole
     store.objects[f"bucket/run/{last}/model.safetensors"] = bytes(damaged)
     run_here(tokens, tmp_path / "second", "s3://bucket/run", config)
     assert f"checkpoint {last} refused: " in caplog.text
-    assert sorted({key.split("/")[2] for key in store.objects}) == [older, f"{last}-2"]
-    assert store.objects[f"bucket/run/{last}-2/optimizer.safetensors"] == expected
+    still_there, fresh = sorted({key.split("/")[2] for key in store.objects})
+    assert still_there == older
+    assert fresh > last, "a name is never used twice"
+    assert store.objects[f"bucket/run/{fresh}/optimizer.safetensors"] == expected
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "second")]
     assert weights[0] == weights[1]
 
