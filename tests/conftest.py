@@ -30,11 +30,18 @@ _ADDRESSES = (
 )
 
 
+@pytest.fixture(scope="session")
+def kept_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of one whole test run: a result is found by all that decides it, so tests may share it."""
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test meets a server or a run that the machine's user happens to have set."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, kept_results: Path) -> None:
+    """No test meets a server, a run or a cache that the machine's user happens to have."""
     for name in _ADDRESSES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PROTTUNE_CACHE", str(kept_results))
 
 
 @pytest.fixture

@@ -5,9 +5,23 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, matthews_corrcoef, precision_score, recall_score
+from sklearn.metrics import (
+    f1_score,
+    matthews_corrcoef,
+    precision_score,
+    recall_score,
+    top_k_accuracy_score,
+)
 
-from prottune.evaluation.metrics import calibration_error, confusion, figures, reliability, score
+from prottune.evaluation.metrics import (
+    calibration_error,
+    confusion,
+    figures,
+    ranks,
+    reliability,
+    score,
+    score_groups,
+)
 
 LOCATIONS = ("Nucleus", "Cytoplasm", "Golgi.apparatus", "Peroxisome")
 
@@ -32,6 +46,7 @@ def test_figures_equal_those_of_scikit_learn(seed: int) -> None:
     assert scores["accuracy"] == pytest.approx((truth == answered).mean())
     assert scores["macro_f1"] == pytest.approx(f1_score(truth, answered, average="macro"))
     assert scores["mcc"] == pytest.approx(matthews_corrcoef(truth, answered))
+    assert scores["top2_accuracy"] == pytest.approx(top_k_accuracy_score(truth, probabilities, k=2))
     for number, name in enumerate(LOCATIONS):
         found = scores["per_class"][name]
         assert found["precision"] == pytest.approx(precision_score(truth == number, answered == number))
@@ -89,6 +104,24 @@ def test_length_bins_hold_their_largest_length() -> None:
         "511_to_1022": (2, 1.0),
         "above_1022": (1, 0.0),
     }
+
+
+def test_of_equally_probable_locations_the_first_is_the_answer_and_the_next_the_second() -> None:
+    probabilities = np.array([[0.4, 0.4, 0.1, 0.1]] * 4)
+    assert ranks(np.arange(4), probabilities).tolist() == [0, 1, 2, 3]
+
+
+def test_groups_are_scored_as_if_they_were_all_there_is() -> None:
+    truth, probabilities = answers(size=90)
+    inside = np.arange(90) < 60
+    groups = {"some": inside, "none": np.zeros(90, bool), "others": ~inside}
+    found = score_groups(truth, probabilities, groups, num_bootstraps=200, seed=1)
+    assert list(found) == ["some", "others"]
+    alone = scored(truth[inside], probabilities[inside])
+    assert found["some"] == {name: alone[name] for name in found["some"]}
+    assert set(found["some"]) == {"num_proteins", *found["some"]["intervals"], "intervals"}
+    low, high = found["some"]["intervals"]["top2_accuracy"]
+    assert low < found["some"]["top2_accuracy"] < high
 
 
 def test_interval_of_accuracy_is_that_of_the_binomial_distribution() -> None:

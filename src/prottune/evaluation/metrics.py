@@ -5,7 +5,7 @@ Shapes: N proteins, C locations, B resamples. `truth_N` and `answers_N` hold pos
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 NUM_CALIBRATION_BINS = 15
 """Equal-width bins of confidence. Source: Guo et al. 2017, On Calibration of Modern Neural Networks."""
@@ -51,17 +52,61 @@ def score(
     confidence_N = probabilities_NC.max(axis=1)
     confusion_CC = confusion(truth_N, answers_N, len(locations))
     is_correct_N = truth_N == answers_N
-    resampled = _bootstrap(truth_N * len(locations) + answers_N, len(locations), num_bootstraps, seed)
+    measured, resampled_f1_BC = _measure(truth_N, probabilities_NC, num_bootstraps, seed)
     return {
-        "num_proteins": len(truth_N),
-        **figures(confusion_CC),
+        **measured,
         "ece": calibration_error(confidence_N, is_correct_N),
-        "intervals": {name: interval(resampled[name]) for name in _FIGURES},
-        "per_class": _per_class(confusion_CC, locations, resampled["f1"]),
+        "per_class": _per_class(confusion_CC, locations, resampled_f1_BC),
         "confusion": confusion_CC.tolist(),
-        "by_length": _by_length(truth_N, answers_N, num_residues_N, len(locations)),
+        "by_length": score_groups(
+            truth_N, probabilities_NC, _by_length(num_residues_N), num_bootstraps=num_bootstraps, seed=seed
+        ),
         "reliability": reliability(confidence_N, is_correct_N),
     }
+
+
+def score_groups(
+    truth_N: Ints, probabilities_NC: Floats, groups: Mapping[str, Bools], *, num_bootstraps: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Score some groups of proteins, each by itself; `groups` holds True where a protein belongs to it.
+
+    Each has accuracy, macro F1, MCC and top-2 accuracy with intervals; a group without proteins is left out.
+    """
+    return {
+        name: _measure(truth_N[inside_N], probabilities_NC[inside_N], num_bootstraps, seed)[0]
+        for name, inside_N in groups.items()
+        if inside_N.any()
+    }
+
+
+def _measure(
+    truth_N: Ints, probabilities_NC: Floats, num_bootstraps: int, seed: int
+) -> tuple[dict[str, Any], Floats]:
+    """The figures of some proteins with their intervals, and F1 of each location in each resample, [B, C]."""
+    num_locations, answers_N = probabilities_NC.shape[1], probabilities_NC.argmax(axis=1)
+    in_top2_N = ranks(truth_N, probabilities_NC) < 2
+    codes_N = truth_N * num_locations + answers_N
+    resampled = _bootstrap(codes_N, in_top2_N, num_locations, num_bootstraps, seed)
+    measured = {
+        "num_proteins": len(truth_N),
+        **figures(confusion(truth_N, answers_N, num_locations)),
+        "top2_accuracy": float(in_top2_N.mean()),
+        "intervals": {name: interval(resampled[name]) for name in (*_FIGURES, "top2_accuracy")},
+    }
+    return measured, resampled["f1"]
+
+
+def ranks(truth_N: Ints, probabilities_NC: Floats) -> Ints:
+    """How many locations a model holds for more probable than the true one, [N]; 0 is a right answer.
+
+    Of equally probable locations the first in the label set counts as more probable, as in the answer.
+    """
+    true_N1 = truth_N[:, None]
+    own_N1 = np.take_along_axis(probabilities_NC, true_N1, axis=1)
+    is_earlier_NC = np.arange(probabilities_NC.shape[1]) < true_N1
+    is_above_NC = (probabilities_NC > own_N1) | ((probabilities_NC == own_N1) & is_earlier_NC)
+    above_N: Ints = is_above_NC.sum(axis=1)
+    return above_N
 
 
 def figures(confusion_CC: Ints) -> dict[str, float]:
@@ -157,35 +202,31 @@ def _per_class(
     return scores
 
 
-def _by_length(
-    truth_N: Ints, answers_N: Ints, num_residues_N: Ints, num_locations: int
-) -> dict[str, dict[str, float | int]]:
-    """Accuracy, macro F1 and MCC of each length bin that holds a protein."""
+def _by_length(num_residues_N: Ints) -> dict[str, Bools]:
+    """Which proteins each bin of lengths holds."""
     edges = [largest for _, largest in LENGTH_BINS]
     bins_N = np.searchsorted(edges, num_residues_N)  # an edge belongs to the bin it ends
-    scores: dict[str, dict[str, float | int]] = {}
-    for number, (name, _) in enumerate(LENGTH_BINS):
-        inside_N = bins_N == number
-        if inside_N.any():
-            counts_CC = confusion(truth_N[inside_N], answers_N[inside_N], num_locations)
-            scores[name] = {"num_proteins": int(inside_N.sum()), **figures(counts_CC)}
-    return scores
+    return {name: bins_N == number for number, (name, _) in enumerate(LENGTH_BINS)}
 
 
-def _bootstrap(codes_N: Ints, num_locations: int, num_bootstraps: int, seed: int) -> dict[str, Floats]:
+def _bootstrap(
+    codes_N: Ints, in_top2_N: Bools, num_locations: int, num_bootstraps: int, seed: int
+) -> dict[str, Floats]:
     """Score resamples of proteins drawn with replacement; `codes_N` are cells of the confusion matrix.
 
     The calibration error gets no interval: a resample's is larger by construction, so the interval
     would lie off its own figure.
     """
     num_cells = num_locations**2
-    matrices = []
+    matrices, top2 = [], []
     for draws_BN in draws(len(codes_N), num_bootstraps, seed):
         first_cell_B1 = num_cells * np.arange(len(draws_BN))[:, None]
         cells = (codes_N[draws_BN] + first_cell_B1).ravel()
         matrices.append(np.bincount(cells, minlength=num_cells * len(draws_BN)))
+        top2.append(in_top2_N[draws_BN].mean(axis=1))
     matrices_BCC = np.concatenate(matrices).reshape(-1, num_locations, num_locations).astype(np.float64)
-    return {name: measure(matrices_BCC) for name, measure in _FIGURES.items()} | {"f1": _f1(matrices_BCC)}
+    resampled = {name: measure(matrices_BCC) for name, measure in _FIGURES.items()}
+    return resampled | {"top2_accuracy": np.concatenate(top2), "f1": _f1(matrices_BCC)}
 
 
 def draws(num_proteins: int, num_bootstraps: int, seed: int) -> Iterator[Ints]:

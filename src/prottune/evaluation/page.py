@@ -8,13 +8,20 @@ from typing import Any
 
 from prottune.evaluation.findings import Findings
 from prottune.evaluation.metrics import LENGTH_BINS, NUM_CALIBRATION_BINS
+from prottune.homology import MIN_COVERAGE, MIN_IDENTITY
 from prottune.records import Split
 from prottune.reports import bars, heat_map, lines, paragraph, table, tiles, write_page
 
 _FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "mcc": "MCC", "ece": "calibration error"}
 _MEMBRANE_FIGURES = {"accuracy": "accuracy", "mcc": "MCC", "auc": "area under the ROC curve"}
-_NUM_MISTAKES = 10
 _FLOOR = "floor"
+_SHARES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "mcc": "MCC",
+    "top2_accuracy": "among the first two",
+}
+_RELATIVES = {"all": "all", "far": "far (no relative in training)", "near": "near (a relative in training)"}
 
 
 def write_evaluation_page(path: Path, findings: Findings) -> None:
@@ -26,6 +33,7 @@ def write_evaluation_page(path: Path, findings: Findings) -> None:
     ]
     if "confusion" in findings.metrics[Split.TEST]:
         sections += [
+            ("Near and far from the training proteins", _relatives(findings)),
             ("What is taken for what", _confusion(findings)),
             ("Each location", _per_class(findings)),
             ("Short and long proteins", _by_length(findings)),
@@ -105,8 +113,15 @@ def _gate_scores(findings: Findings) -> str:
         for row, key in zip(rows, _FIGURES, strict=True):
             row += [ours.get(key), theirs.get(key)]
         words += (
-            f" The last two columns are on the {comparison.champion.num_proteins:,} of them that champion "
-            f"{comparison.version or '(a folder)'} was not trained on."
+            f" The last two columns are on the {comparison.champion.num_proteins:,} of them that are new to "
+            f"champion {comparison.version or '(a folder)'}: it was trained neither on them nor on others of "
+            "their homology clusters."
+        )
+    knowledge = findings.champion_knowledge
+    if knowledge and knowledge.test:
+        words += (
+            f" This champion was trained on {len(knowledge.test):,} proteins of the official test, e.g. "
+            f"{', '.join(knowledge.test[:5])}: what it scored there was no test."
         )
     return table(columns, rows) + paragraph(words)
 
@@ -204,19 +219,47 @@ def _membrane(findings: Findings) -> str:
 
 
 def _mistakes(findings: Findings) -> str:
-    wrong = [
-        (answer.probability, protein.accession, protein.location, answer.location, protein.num_residues)
-        for protein, answer in zip(findings.exam.scored, findings.answers, strict=True)
-        if protein.split is Split.TEST and answer.location != protein.location
-    ]
-    wrong.sort(key=lambda row: (-row[0], row[1]))
+    columns = {
+        "accession": "protein",
+        "location": "true location",
+        "predicted": "answered",
+        "probability": "probability",
+        "num_residues": "residues",
+        "relative": "nearest in training",
+        "identity": "identity",
+    }
     rows = [
-        [accession, true, answered, probability, num_residues]
-        for probability, accession, true, answered, num_residues in wrong[:_NUM_MISTAKES]
+        ["" if mistake[key] is None else mistake[key] for key in columns]
+        for mistake in findings.metrics[Split.TEST]["mistakes"]
     ]
-    if not rows:
-        return paragraph("There is none.")
-    return table(["protein", "true location", "answered", "probability", "residues"], rows)
+    return table(list(columns.values()), rows) if rows else paragraph("There is none.")
+
+
+def _relatives(findings: Findings) -> str:
+    scores, floor = (by["by_relatives"] for by in (findings.metrics[Split.TEST], findings.floor[Split.TEST]))
+    rows = [
+        [
+            words,
+            scores[name]["num_proteins"],
+            *(cell for key in _SHARES for cell in (scores[name][key], _interval(scores[name], key))),
+            floor[name]["accuracy"],
+        ]
+        for name, words in _RELATIVES.items()
+        if name in scores
+    ]
+    columns = [
+        *("official test", "proteins"),
+        *(column for words in _SHARES.values() for column in (words, "95 % interval")),
+        f"{_FLOOR}, accuracy",
+    ]
+    note = (
+        f"Near: at least {_percent(MIN_IDENTITY)} of the residues equal to a training protein's, over an "
+        f"alignment of at least {_percent(MIN_COVERAGE)} of the shorter of the two (MMseqs2), or seen in "
+        "training itself. What is known of a relative helps to guess; far proteins show what is learned."
+    )
+    if not findings.trained_on_these_records:
+        note += " The model was trained on other records than these, so its own relatives may be others."
+    return table(columns, rows) + paragraph(note)
 
 
 def _provenance(findings: Findings) -> str:

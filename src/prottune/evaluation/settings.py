@@ -18,13 +18,16 @@ class EvaluateConfig:
     """With fewer proteins in the gate split nothing is promoted."""
     max_calibration_error: float = 0.2
     """Expected calibration error on the gate split above which a model is held."""
+    max_known_share: float = 0.01
+    """A model whose own training held more than this share of the official test is refused, by name. Of the
+    gate split, which decides, it may have seen not one protein."""
     num_bootstraps: int = 1000
     """Resamples behind each 95 % interval."""
     bootstrap_seed: int = 43
     """Decides the resamples."""
 
     def __post_init__(self) -> None:
-        for name in ("max_loss_to_champion", "max_calibration_error"):
+        for name in ("max_loss_to_champion", "max_calibration_error", "max_known_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
         if self.min_gate_proteins < 1:

@@ -8,33 +8,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet
 
 from prottune.artifacts import Manifest, new_folder, read_manifest
-from prottune.errors import DataError
 from prottune.evaluation.exam import (
     SCORED_SPLITS,
     Answer,
     Exam,
-    Model,
     ModelLoader,
     ask,
     ask_floor,
     load_predictor,
-    read_description,
     read_exam,
     score_rows,
     table_of_probabilities,
 )
 from prottune.evaluation.findings import Findings, Scores
 from prottune.evaluation.gate import Comparison, GateScores, decide
-from prottune.evaluation.leakage import known_proteins
+from prottune.evaluation.groups import Groups, divide, score_divisions
+from prottune.evaluation.leakage import ChampionKnowledge, champion_knowledge, refuse_contaminated
+from prottune.evaluation.matching import obstacle_of, read_description, refuse_mismatch
 from prottune.evaluation.membrane import score_membrane
 from prottune.evaluation.metrics import Floats
 from prottune.evaluation.page import write_evaluation_page
+from prottune.evaluation.relatives import Relatives, find_relatives
 from prottune.evaluation.settings import EvaluateConfig, EvaluateReport
 from prottune.records import Split, slug
 
@@ -59,33 +57,40 @@ def evaluate(  # noqa: PLR0917  # the shape that every stage has
     `champion` is the model in use, asked about the same gate proteins; `champion_version` goes into
     `decision.json`, so that promotion can see whether it is still the one compared with.
 
-    Raises: ArtifactError for a damaged or foreign folder; DataError if the records cannot be scored, have
-        other locations than the model, or hold gate proteins that the model was trained on.
+    Raises: ArtifactError for a damaged or foreign folder, or one with another alphabet; DataError if the
+        records cannot be scored, have other locations than the model, or hold too many proteins that the
+        model was trained on; all of these before any model answers. ServiceError if MMseqs2 fails.
     """
     manifests = _read_manifests(records, model, champion)
     exam = read_exam(records, manifests["records"])
+    description = read_description(model)
+    refuse_mismatch(model, description, exam.locations)
+    rival = None if champion is None else _meet(champion, champion_version, exam)
     inputs = {name: manifest.digest for name, manifest in manifests.items()}
     with new_folder(report, "evaluate", config, inputs) as draft:
-        is_known = _check_known(model, exam)
-        answers = ask(_load_candidate(model, exam, load_model), exam.scored, "candidate")
+        is_known = refuse_contaminated(model, exam, config.max_known_share)
+        relatives = find_relatives(exam)
+        answers = ask(load_model(model), exam.scored, "candidate")
+        groups = divide(exam, relatives.has_relative | is_known, [answer.truncated for answer in answers])
         probabilities = table_of_probabilities(answers, len(exam.locations))
-        candidate = _score_splits(exam, probabilities, config)
-        floor = _score_splits(exam, ask_floor(exam), config)
+        candidate = _score_splits(exam, probabilities, groups, config)
+        floor = _score_splits(exam, ask_floor(exam), groups, config)
         comparison = None
-        if champion is not None:
-            rival = _Rival(load_model(champion), champion, champion_version)
-            comparison = _compare(exam, probabilities, rival, config)
+        if rival is not None:
+            comparison = _compare(exam, probabilities, rival, load_model, config)
         findings = Findings(
             exam=exam,
             answers=answers,
             is_known=is_known,
+            relatives=relatives,
             candidate=candidate,
             floor=floor,
             membrane=score_membrane(exam, answers, config),
             comparison=comparison,
+            champion_knowledge=None if rival is None else rival.knowledge,
             decision=decide(_gate_scores(candidate), _gate_scores(floor), comparison, config),
             manifests=manifests,
-            description=read_description(model),
+            description=description,
         )
         _write(draft.path, findings)
     return _report(findings)
@@ -93,11 +98,18 @@ def evaluate(  # noqa: PLR0917  # the shape that every stage has
 
 @dataclass(frozen=True)
 class _Rival:
-    """The champion: the model, its folder and its version."""
+    """The champion, met but not yet asked."""
 
-    model: Model
     folder: Path
     version: str
+    obstacle: str
+    """Why it cannot be compared at all; empty if it can."""
+    knowledge: ChampionKnowledge
+
+
+def _meet(champion: Path, version: str, exam: Exam) -> _Rival:
+    obstacle = obstacle_of(read_description(champion), exam.locations)
+    return _Rival(champion, version, obstacle, champion_knowledge(champion, exam))
 
 
 def _read_manifests(records: Path, model: Path, champion: Path | None) -> dict[str, Manifest]:
@@ -107,56 +119,34 @@ def _read_manifests(records: Path, model: Path, champion: Path | None) -> dict[s
     return manifests
 
 
-def _check_known(model: Path, exam: Exam) -> npt.NDArray[np.bool_]:
-    """Say which scored proteins the candidate was trained on.
-
-    Raises: DataError if some of them are to decide about it.
-    """
-    is_known = np.array(known_proteins(model, exam.scored), dtype=bool)
-    known = [exam.scored[row].accession for row in exam.rows(Split.GATE) if is_known[row]]
-    if known:
-        raise DataError(
-            f"{model}: trained on {len(known)} proteins of the gate split, e.g. {', '.join(known[:5])}; "
-            "evaluate on the records it was trained from, or train on records without these proteins"
-        )
-    return is_known
+def _score_splits(exam: Exam, probabilities_NC: Floats, groups: Groups, config: EvaluateConfig) -> Scores:
+    scores = {}
+    for split in SCORED_SPLITS:
+        rows = exam.rows(split)
+        scores[split] = {
+            **score_rows(exam, rows, probabilities_NC[rows], config),
+            **score_divisions(exam, rows, probabilities_NC[rows], groups, config),
+        }
+    return scores
 
 
-def _load_candidate(folder: Path, exam: Exam, load_model: ModelLoader) -> Model:
-    """Raises: DataError if the model answers with other locations, or in another order."""
-    model = load_model(folder)
-    if model.labels != exam.locations:
-        raise DataError(
-            f"{folder}: answers with locations {', '.join(model.labels)}; the records have "
-            f"{', '.join(exam.locations)}; evaluate it on records with its own label set"
-        )
-    return model
-
-
-def _score_splits(exam: Exam, probabilities_NC: Floats, config: EvaluateConfig) -> Scores:
-    return {
-        split: score_rows(exam, exam.rows(split), probabilities_NC[exam.rows(split)], config)
-        for split in SCORED_SPLITS
-    }
-
-
-def _compare(exam: Exam, probabilities_NC: Floats, champion: _Rival, config: EvaluateConfig) -> Comparison:
-    """Ask the champion about those gate proteins that it was not trained on, and score both on them."""
-    labels = champion.model.labels
-    if labels != exam.locations:
+def _compare(
+    exam: Exam, probabilities_NC: Floats, champion: _Rival, load_model: ModelLoader, config: EvaluateConfig
+) -> Comparison:
+    """Ask the champion about those gate proteins that are new to it, and score both on them."""
+    if champion.obstacle:
         nothing = GateScores(num_proteins=0)
-        obstacle = f"it answers with other locations ({', '.join(labels)})"
-        return Comparison(version=champion.version, champion=nothing, candidate=nothing, obstacle=obstacle)
-    rows = exam.rows(Split.GATE)
-    is_known = np.array(known_proteins(champion.folder, [exam.scored[row] for row in rows]), dtype=bool)
-    rows = rows[~is_known]
-    answers = ask(champion.model, [exam.scored[row] for row in rows], "champion")
-    theirs = score_rows(exam, rows, table_of_probabilities(answers, len(labels)), config)
+        return Comparison(
+            version=champion.version, champion=nothing, candidate=nothing, obstacle=champion.obstacle
+        )
+    rows = champion.knowledge.fair_rows
+    answers = ask(load_model(champion.folder), [exam.scored[row] for row in rows], "champion")
+    theirs = score_rows(exam, rows, table_of_probabilities(answers, len(exam.locations)), config)
     return Comparison(
         version=champion.version,
         champion=GateScores.from_metrics(theirs),
         candidate=GateScores.from_metrics(score_rows(exam, rows, probabilities_NC[rows], config)),
-        num_known=int(is_known.sum()),
+        num_known=champion.knowledge.num_left_out,
     )
 
 
@@ -167,7 +157,7 @@ def _gate_scores(scores: Scores) -> GateScores:
 def _write(folder: Path, findings: Findings) -> None:
     _write_json(folder / METRICS_FILE, findings.metrics)
     _write_json(folder / DECISION_FILE, findings.verdict)
-    _write_predictions(folder / PREDICTIONS_FILE, findings.exam, findings.answers)
+    _write_predictions(folder / PREDICTIONS_FILE, findings.exam, findings.answers, findings.relatives)
     write_evaluation_page(folder / PAGE_FILE, findings)
 
 
@@ -183,7 +173,7 @@ def _report(findings: Findings) -> EvaluateReport:
     )
 
 
-def _write_predictions(path: Path, exam: Exam, answers: Sequence[Answer]) -> None:
+def _write_predictions(path: Path, exam: Exam, answers: Sequence[Answer], relatives: Relatives) -> None:
     """Write one row a scored protein, in the order of the records; probabilities in label-set order."""
     proteins = exam.scored
     probabilities_CN = table_of_probabilities(answers, len(exam.locations)).T
@@ -206,6 +196,8 @@ def _write_predictions(path: Path, exam: Exam, answers: Sequence[Answer]) -> Non
         ],
         "membrane_flag": [protein.membrane.value for protein in proteins],
         "membrane": pa.array([answer.membrane for answer in answers], pa.float32()),
+        "relative": pa.array(relatives.accessions, pa.string()),
+        "identity": pa.array(relatives.identities, pa.float32()),
     }
     pa.parquet.write_table(pa.table(columns), path, compression="zstd")
 

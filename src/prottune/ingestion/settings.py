@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from prottune.errors import ConfigError
+from prottune.homology import MIN_COVERAGE, MIN_IDENTITY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +29,9 @@ class IngestConfig:
     """Share of the training proteins cut as validation, by homology cluster; between 0 and 0.5."""
     gate_share: float = 0.1
     """Share of the training proteins cut for the gate's decision, by homology cluster; between 0 and 0.5."""
-    min_identity: float = 0.3
+    min_identity: float = MIN_IDENTITY
     """Sequence identity from which two proteins count as relatives; between 0 and 1."""
-    min_coverage: float = 0.8
+    min_coverage: float = MIN_COVERAGE
     """Share of both sequences that the alignment must cover; between 0 and 1."""
     max_unpacked_megabytes: int = 2048
     """A compressed source that unpacks to more is refused."""
