@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -81,4 +81,5 @@ class Findings:
             "champion_version": self.comparison.version,
             "candidate_beside_champion": self.comparison.candidate.to_json(),
             "num_known_to_champion": self.comparison.num_known,
+            "difference_to_champion": asdict(found) if (found := self.decision.difference) else None,
         }

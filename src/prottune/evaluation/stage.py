@@ -30,7 +30,7 @@ from prottune.evaluation.exam import (
     table_of_probabilities,
 )
 from prottune.evaluation.findings import Findings, Scores
-from prottune.evaluation.gate import Comparison, GateScores, decide
+from prottune.evaluation.gate import Comparison, GateScores, PairedAnswers, decide
 from prottune.evaluation.leakage import known_proteins
 from prottune.evaluation.membrane import score_membrane
 from prottune.evaluation.metrics import Floats
@@ -150,12 +150,18 @@ def _compare(exam: Exam, probabilities_NC: Floats, champion: _Rival, config: Eva
     rows = exam.rows(Split.GATE)
     is_known = np.array(known_proteins(champion.folder, [exam.scored[row] for row in rows]), dtype=bool)
     rows = rows[~is_known]
-    answers = ask(champion.model, [exam.scored[row] for row in rows], "champion")
-    theirs = score_rows(exam, rows, table_of_probabilities(answers, len(labels)), config)
+    proteins = [exam.scored[row] for row in rows]
+    theirs_NC = table_of_probabilities(ask(champion.model, proteins, "champion"), len(labels))
     return Comparison(
         version=champion.version,
-        champion=GateScores.from_metrics(theirs),
+        champion=GateScores.from_metrics(score_rows(exam, rows, theirs_NC, config)),
         candidate=GateScores.from_metrics(score_rows(exam, rows, probabilities_NC[rows], config)),
+        answers=PairedAnswers(
+            locations=exam.locations,
+            truth_N=exam.labels(proteins),
+            candidate_N=probabilities_NC[rows].argmax(axis=1),
+            champion_N=theirs_NC.argmax(axis=1),
+        ),
         num_known=int(is_known.sum()),
     )
 
