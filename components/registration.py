@@ -1,7 +1,7 @@
 """The steps that face the model registry: is there news, register, promote."""
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Metrics, Model, Output, OutputPath
+from kfp.dsl import Dataset, Input, Markdown, Metrics, Model, Output, OutputPath
 
 from components import LIGHT_IMAGE
 
@@ -33,7 +33,8 @@ def compare(
     from pathlib import Path
 
     from prottune.artifacts import read_manifest
-    from prottune.registration import is_news, settings_digest
+    from prottune.provenance import settings_digest
+    from prottune.registration import is_news
     from prottune.tokenization import TokenizeConfig
     from prottune.tracking import step
     from prottune.training.settings import TrainConfig
@@ -64,18 +65,27 @@ def compare(
 
 
 @dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)
-def register(model: Input[Model], report: Input[Dataset], settings: str, metrics: Output[Metrics]) -> str:
+def register(
+    model: Input[Model],
+    report: Input[Dataset],
+    settings: str,
+    metrics: Output[Metrics],
+    card: Output[Markdown],
+) -> str:
     """Enter a model in the registry as challenger; `settings` is their digest; returns the version."""
     from pathlib import Path
 
     from prottune.registration import register
     from prottune.storage import s3_uri
-    from prottune.tracking import step
+    from prottune.tracking import pipeline_run, step
 
     with step("register") as tracker:
-        entry = register(Path(model.path), s3_uri(model.uri), Path(report.path), tracker.run_id, settings)
+        entry = register(
+            Path(model.path), s3_uri(model.uri), Path(report.path), pipeline_run() or tracker.run_id, settings
+        )
         tracker.tags({"prottune.model_version": entry.version})
     metrics.log_metric("version", entry.version)
+    Path(card.path).write_text(entry.card)
     return entry.version
 
 
