@@ -20,14 +20,15 @@ def hold(reasons: str, note: Output[Markdown]) -> None:
 
 @dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)
 def stop_early(note: Output[Markdown]) -> None:
-    """End the run: data, settings and code are those of the champion."""
+    """End the run: data, settings and code are those of the champion, or of a model that was rolled back."""
     from pathlib import Path
 
     from prottune.tracking import step
 
     with step("stop_early") as tracker:
         tracker.tags({"prottune.decision": "same"})
-    Path(note.path).write_text("# Nothing new\n\nData, settings and code are those of the champion.\n")
+    words = "Data, settings and code are those of the champion, or of a model that was rolled back."
+    Path(note.path).write_text(f"# Nothing new\n\n{words}\n")
 
 
 @dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)

@@ -141,7 +141,10 @@ def _summarize(
 
 def _verdict(findings: Findings) -> list[str]:
     if findings.decision == "same":
-        return ["Nothing new: data, settings and code are the champion's; nothing was trained."]
+        return [
+            "Nothing new: data, settings and code are those of the champion, or of a model that was "
+            "rolled back; nothing was trained."
+        ]
     if findings.promoted:
         first = f"Promoted: version {findings.model_version} is the champion now."
     else:

@@ -9,7 +9,8 @@ from components.deployment import deploy
 from components.endings import finish, hold, stop_early
 from components.evaluation import evaluate
 from components.ingestion import ingest
-from components.registration import compare, promote, register
+from components.news import compare
+from components.registration import promote, register
 from components.tokenization import tokenize
 from components.training import train
 from pipelines.resources import ANY_NODE, LONG_SECONDS, NO_TOLERATIONS, NUM_GPUS, TRAIN_SECONDS, heavy, light

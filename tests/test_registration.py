@@ -1,29 +1,33 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
+from mlflow.tracking import MlflowClient
 from mlflow_template import new_store
 
 from prottune import registration, registry
 from prottune.artifacts import new_folder, read_manifest
 from prottune.errors import ArtifactError, ConfigError, TrackingError
 from prottune.mlflow_store import mlflow_client
+from prottune.provenance import code_digest, settings_digest
 from prottune.registration import (
     PromoteReport,
     RegisterReport,
     champion_folder,
-    code_digest,
     find_champion,
     is_news,
     promote,
     register,
     rollback,
-    settings_digest,
 )
 from prottune.tracking import step
 
@@ -54,18 +58,43 @@ def model_folder(folder: Path, weights: str = "w", dataset: str = "data-1") -> P
     return folder
 
 
-def report_on(model: Path, accuracy: float = 0.75) -> Path:
+def report_on(model: Path, accuracy: float = 0.75, decision: str = "promote", champion: str = "") -> Path:
     folder = model.with_name(f"{model.name}-report")
     scores = {"accuracy": accuracy, "macro_f1": 0.5, "mcc": 0.25, "ece": 0.125, "num_proteins": 50}
     with new_folder(folder, "evaluate", EatConfig(), {"model": read_manifest(model).digest}) as draft:
         metrics = {**scores, "test": {**scores, "per_class": {"Nucleus": {"f1": 0.5}}}, "gate": scores}
         (draft.path / "metrics.json").write_text(json.dumps(metrics))
+        verdict = {"decision": decision, "reasons": ["a reason"], "champion_version": champion}
+        (draft.path / "decision.json").write_text(json.dumps(verdict))
     return folder
 
 
-def registered(folder: Path, run_key: str = "run-1", settings: str = "") -> RegisterReport:
+def registered(folder: Path, run_key: str = "run-1", settings: str = "", **verdict: str) -> RegisterReport:
     model = model_folder(folder, weights=folder.name)
-    return register(model, str(model), report_on(model), run_key, settings)
+    return register(model, str(model), report_on(model, **verdict), run_key, settings)
+
+
+def versions(uri: str) -> dict[int, str]:
+    """Number of each version in the registry, and the pipeline run that it carries as a tag."""
+    found = mlflow_client(uri).search_model_versions("name = 'prottune'")
+    return {int(entry.version): entry.tags["prottune.pipeline_run"] for entry in found}
+
+
+def die(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Do something that ends when it makes a certain call to MLflow, as if the process died there."""
+
+    def until(call: str, does: Callable[..., None], act: Callable[[], object]) -> None:
+        with monkeypatch.context() as dying:
+            dying.setattr(MlflowClient, call, does)
+            with pytest.raises(KeyboardInterrupt):
+                act()
+
+    return until
 
 
 def test_before_the_first_model_there_is_no_champion() -> None:
@@ -78,7 +107,8 @@ def test_before_the_first_model_there_is_no_champion() -> None:
 def test_a_registered_model_is_the_challenger_and_says_what_made_it(tmp_path: Path, uri: str) -> None:
     report = registered(tmp_path / "model", settings="settings-1")
     model = tmp_path / "model"
-    assert report == RegisterReport(version="1", uri=str(model), created=True, uploaded=False)
+    assert (report.version, report.uri) == ("1", str(model))
+    assert (report.created, report.uploaded, report.compared_with) == (True, False, "")
     version = mlflow_client(uri).get_model_version_by_alias("prottune", "challenger")
     assert version.source == str(model)
     assert version.tags == {
@@ -87,6 +117,8 @@ def test_a_registered_model_is_the_challenger_and_says_what_made_it(tmp_path: Pa
         "prottune.dataset_digest": "data-1",
         "prottune.settings_digest": "settings-1",
         "prottune.code_digest": code_digest(),
+        "prottune.artifact_uri": str(model),
+        "prottune.decision": "promote",
         "prottune.test_accuracy": "0.7500",
         "prottune.test_macro_f1": "0.5000",
         "prottune.test_mcc": "0.2500",
@@ -111,6 +143,93 @@ def test_one_pipeline_run_registers_a_model_once(tmp_path: Path) -> None:
     assert (first.version, first.created) == ("1", True)
     assert (second.version, second.created) == ("1", False)
     assert register(model, str(model), report, "run-2").version == "2"
+
+
+@pytest.mark.parametrize(
+    "last_call", ["create_registered_model", "create_model_version", "log_text", "update_model_version"]
+)
+def test_whatever_call_was_the_last_a_retry_ends_with_one_whole_version(
+    last_call: str, tmp_path: Path, uri: str, interrupted: Callable[..., None]
+) -> None:
+    model = model_folder(tmp_path / "model")
+    report, call = report_on(model), getattr(MlflowClient, last_call)
+
+    def ends_here(*args: Any, **kwargs: Any) -> None:
+        call(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with step("register"):
+        interrupted(last_call, ends_here, lambda: register(model, str(model), report, "run-1", "settings-1"))
+        register(model, str(model), report, "run-1", "settings-1")
+    assert versions(uri) == {1: "run-1"}
+    version = mlflow_client(uri).get_model_version_by_alias("prottune", "challenger")
+    assert version.tags["prottune.settings_digest"] == "settings-1"
+    assert version.description.startswith("# Model card: prottune version 1\n")
+
+
+def test_a_version_made_by_another_process_meanwhile_counts_and_the_own_one_is_taken_back(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_folder(tmp_path / "model")
+    report, create = report_on(model), MlflowClient.create_model_version
+    with monkeypatch.context() as racing:
+        racing.setattr(
+            MlflowClient, "create_model_version", lambda *a, **k: (create(*a, **k), create(*a, **k))[1]
+        )
+        entry = register(model, str(model), report, "run-1")
+    assert (entry.version, entry.created) == ("1", False)
+    assert versions(uri) == {1: "run-1"}
+    assert mlflow_client(uri).get_model_version_by_alias("prottune", "challenger").version == 1
+
+
+def test_two_processes_that_register_and_promote_at_once_end_with_one_version_and_one_champion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forked: a new interpreter would import MLflow for seconds. The store is new to both."""
+    for name in ("a", "b", "c"):
+        registered(tmp_path / name)
+    promote("1", "")
+    model = model_folder(tmp_path / "model")
+    report = report_on(model)
+    (tmp_path / "shared").mkdir()
+    shutil.copy(tmp_path / "mlflow.db", tmp_path / "shared")
+    shared = f"sqlite:///{tmp_path / 'shared' / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", shared)
+    context = multiprocessing.get_context("fork")
+    start, told = context.Barrier(2), context.SimpleQueue()
+
+    def race(version: str) -> None:
+        start.wait(60)
+        entry = register(model, str(model), report, "run-2")
+        start.wait(60)
+        told.put((entry.version, promote(version, "1").promoted, version))
+
+    racers = [context.Process(target=race, args=(version,)) for version in ("2", "3")]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join(120)
+    assert [racer.exitcode for racer in racers] == [0, 0]
+    first, second = told.get(), told.get()
+    assert first[0] == second[0]
+    assert sorted(versions(shared).values()) == ["run-1", "run-1", "run-1", "run-2"]
+    assert sorted([first[1], second[1]]) == [False, True]
+    winner = first[2] if first[1] else second[2]
+    client = mlflow_client(shared)
+    assert str(client.get_model_version_by_alias("prottune", "champion").version) == winner
+    assert client.get_model_version_by_alias("prottune", "previous").version == 1
+    assert str(client.get_model_version_by_alias("prottune", "challenger").version) == first[0]
+
+
+def test_the_card_is_shown_with_the_version_and_kept_with_its_run(tmp_path: Path, uri: str) -> None:
+    with step("register") as tracker:
+        entry = registered(tmp_path / "model", settings="settings-1")
+    client = mlflow_client(uri)
+    version = client.get_model_version("prottune", entry.version)
+    assert version.description == entry.card
+    (kept,) = client.list_artifacts(tracker.run_id, "register")
+    assert kept.path == "register/model-card-1.md"
+    assert (tmp_path / "mlartifacts" / tracker.run_id / "artifacts" / kept.path).read_text() == entry.card
 
 
 def test_a_retry_after_the_alias_was_lost_sets_it_again(tmp_path: Path, uri: str) -> None:
@@ -203,15 +322,89 @@ def test_a_lock_that_is_never_released_is_an_error(tmp_path: Path, monkeypatch: 
         promote("1", "")
 
 
-def test_rollback_swaps_champion_and_previous(tmp_path: Path) -> None:
+def test_a_version_that_the_gate_held_is_promoted_only_when_overruled(tmp_path: Path) -> None:
+    entry = registered(tmp_path / "a", decision="hold", champion="")
+    held = promote("1", "")
+    assert (held.promoted, held.champion) == (False, "")
+    assert held.reason == "the gate held version 1; to promote it nevertheless: --overrule"
+    assert promote("1", "", overrule=True).promoted
+    assert entry.compared_with == ""
+    assert registered(tmp_path / "b", champion="1").compared_with == "1"
+
+
+def test_to_overrule_the_gate_is_not_to_overrule_a_race(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        registered(tmp_path / name)
+    promote("1", "")
+    assert not promote("2", "", overrule=True).promoted
+
+
+def test_an_interrupted_promotion_is_finished_by_repeating_it(
+    tmp_path: Path, interrupted: Callable[..., None]
+) -> None:
+    for name in ("a", "b", "c"):
+        registered(tmp_path / name)
+    promote("1", "")
+    promote("2", "1")
+    set_alias = MlflowClient.set_registered_model_alias
+
+    def ends_at_champion(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        if alias == "champion":
+            raise KeyboardInterrupt
+        set_alias(client, name, alias, version)
+
+    interrupted("set_registered_model_alias", ends_at_champion, lambda: promote("3", "2"))
+    assert find_champion().version == "2"  # type: ignore[union-attr]
+    again = promote("3", "2")
+    assert (again.promoted, again.champion, again.previous) == (True, "3", "2")
+
+
+def test_rollback_lets_the_previous_champion_serve_again_and_a_second_one_is_refused(
+    tmp_path: Path, uri: str
+) -> None:
     for name in ("a", "b"):
         registered(tmp_path / name)
     promote("1", "")
     promote("2", "1")
     back = rollback()
-    assert (back.promoted, back.champion, back.previous) == (True, "1", "2")
+    assert back == PromoteReport(promoted=True, reason="version 2 was rolled back", champion="1", previous="")
+    assert mlflow_client(uri).get_model_version("prottune", "2").tags["prottune.rolled_back"] == "true"
+    for _ in range(2):  # by a retry, or a nervous hand: the bad model does not come back
+        with pytest.raises(ConfigError, match="nothing to roll back to: champion 1, previous none; nothing "):
+            rollback()
+        assert find_champion().version == "1"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "last_call", ["set_model_version_tag", "set_registered_model_alias", "delete_registered_model_alias"]
+)
+def test_a_rollback_that_was_interrupted_is_finished_by_repeating_it(
+    last_call: str, tmp_path: Path, interrupted: Callable[..., None]
+) -> None:
+    for name in ("a", "b"):
+        registered(tmp_path / name)
+    promote("1", "")
+    promote("2", "1")
+    interrupted(last_call, die, rollback)
+    if last_call == "delete_registered_model_alias":  # all that serves has happened
+        with pytest.raises(ConfigError, match="champion 1, previous none"):
+            rollback()
+    else:
+        assert rollback().champion == "1"
     assert find_champion().version == "1"  # type: ignore[union-attr]
-    assert rollback().champion == "2"
+
+
+def test_a_retried_promotion_does_not_undo_a_rollback(tmp_path: Path, uri: str) -> None:
+    for name in ("a", "b"):
+        registered(tmp_path / name)
+    promote("1", "")
+    promote("2", "1")
+    rollback()
+    held = promote("2", "1")
+    assert (held.promoted, held.champion) == (False, "1")
+    assert held.reason == "version 2 was rolled back; to promote it nevertheless: --overrule"
+    assert promote("2", "1", overrule=True).champion == "2"
+    assert "prottune.rolled_back" not in mlflow_client(uri).get_model_version("prottune", "2").tags
 
 
 def test_rollback_without_a_previous_champion_is_refused(tmp_path: Path) -> None:
@@ -221,6 +414,18 @@ def test_rollback_without_a_previous_champion_is_refused(tmp_path: Path) -> None
     promote("1", "")
     with pytest.raises(ConfigError, match="champion 1, previous none"):
         rollback()
+
+
+def test_what_made_a_model_that_was_rolled_back_is_no_news(tmp_path: Path) -> None:
+    """Else the next scheduled run would train it again, and promote it again."""
+    registered(tmp_path / "a", settings="settings-1")
+    registered(tmp_path / "b", settings="settings-2")
+    promote("1", "")
+    promote("2", "1")
+    rollback()
+    assert not is_news("data-1", "settings-2")
+    assert not is_news("data-1", "settings-1")
+    assert is_news("data-2", "settings-2")
 
 
 def test_the_same_data_settings_and_code_are_no_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

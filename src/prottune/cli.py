@@ -21,7 +21,7 @@ VERBS = {
     "register": "enter a model in the registry as challenger",
     "deploy": "serve a model and hold its endpoint to the golden answers",
     "promote": "make a registered version the champion",
-    "rollback": "let champion and previous champion change places",
+    "rollback": "let the previous champion serve again",
     "serve": "answer requests over HTTP until stopped",
     "predict": "label a FASTA file of any size",
 }

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from prottune.deployment.settings import DeployConfig
-from prottune.errors import ConfigError
 from prottune.evaluation.settings import EvaluateConfig, EvaluateReport
 from prottune.ingestion.settings import IngestConfig
 from prottune.prediction import PredictConfig
+from prottune.registry_commands import Promote, Register, Rollback
 from prottune.sample import SampleConfig
 from prottune.serving.settings import ServeConfig
 from prottune.tokenization import TokenizeConfig
@@ -137,27 +137,6 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Register:
-    """What is registered."""
-
-    model: Path
-    """Folder that `prottune train` made."""
-    uri: str
-    """Where that folder lies for good: a path or an s3:// address."""
-    report: Path
-    """Folder that `prottune evaluate` made about this model."""
-
-    def run(self) -> Iterator[str]:
-        from prottune.registration import register
-
-        with step("register") as tracker:
-            entry = register(self.model, self.uri, self.report, tracker.run_id)
-        again = "" if entry.created else " (it was registered already)"
-        yield f"version {entry.version} is the challenger{again}; it lies at {entry.uri}"
-        yield f"next: prottune deploy --model {entry.uri}, then prottune promote --version {entry.version}"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Deploy:
     """What is deployed."""
 
@@ -179,36 +158,6 @@ class Deploy:
         )
         if not report.still_running:
             yield f"it was stopped again; to keep one: prottune serve --model {self.model}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Promote:
-    """What is promoted."""
-
-    version: str
-    """Registered version that becomes champion."""
-    compared_with: str = ""
-    """Version of the champion that it was compared with; empty if there was none. If another one is champion
-    by now, nothing changes."""
-
-    def run(self) -> Iterator[str]:
-        from prottune.registration import promote
-
-        outcome = promote(self.version, self.compared_with)
-        if not outcome.promoted:
-            raise ConfigError(f"version {self.version} was not promoted: {outcome.reason}")
-        yield f"version {outcome.champion} is the champion: {outcome.reason}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rollback:
-    """Nothing to set."""
-
-    def run(self) -> Iterator[str]:
-        from prottune.registration import rollback
-
-        outcome = rollback()
-        yield f"version {outcome.champion} is the champion again: {outcome.reason}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,8 @@ MODEL_NAME = "prottune"
 Alias = Literal["challenger", "champion", "previous"]
 
 _LOCK_SECONDS = 60.0
+_LONGEST_DESCRIPTION = 5000
+"""Characters that MLflow's column holds."""
 
 
 class Registry:
@@ -37,17 +39,18 @@ class Registry:
         """The version that carries an alias; None if there is no such alias or no model yet."""
         return self._find(lambda: self._client.get_model_version_by_alias(MODEL_NAME, alias))
 
-    def version_with_tags(self, tags: Mapping[str, str]) -> ModelVersion | None:
-        """The newest version that carries all these tags; None if none does."""
+    def versions_with_tags(self, tags: Mapping[str, str]) -> list[ModelVersion]:
+        """All versions that carry all these tags, the oldest first."""
         words = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
         query = " and ".join([f"name = '{MODEL_NAME}'", *words])
         with self._told():
-            return next(
-                iter(self._client.search_model_versions(query, order_by=["version_number DESC"])), None
-            )
+            return list(self._client.search_model_versions(query, order_by=["version_number ASC"]))
 
     def create_version(self, source: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
-        """Add a version, and the registered model itself if this is its first one."""
+        """Add a version, and the registered model itself if this is its first one.
+
+        Version and tags are written in one transaction: none of them is ever there without the others.
+        """
         from mlflow.exceptions import MlflowException
 
         with self._told():
@@ -58,9 +61,35 @@ class Registry:
                     raise
             return self._client.create_model_version(MODEL_NAME, source, run_id or None, tags=dict(tags))
 
+    def delete_unused(self, version: str) -> None:
+        """Take a version out of the registry, unless it is gone already or carries an alias."""
+        found = self.version(version)
+        if found is None or found.aliases:
+            return
+        self._find(lambda: self._client.delete_model_version(MODEL_NAME, version))
+
     def set_alias(self, alias: Alias, version: str) -> None:
         with self._told():
             self._client.set_registered_model_alias(MODEL_NAME, alias, version)
+
+    def remove_alias(self, alias: Alias) -> None:
+        with self._told():
+            self._client.delete_registered_model_alias(MODEL_NAME, alias)
+
+    def tag(self, version: str, name: str, value: str) -> None:
+        with self._told():
+            self._client.set_model_version_tag(MODEL_NAME, version, name, value)
+
+    def untag(self, version: str, name: str) -> None:
+        with self._told():
+            self._client.delete_model_version_tag(MODEL_NAME, version, name)
+
+    def describe(self, version: ModelVersion, text: str) -> None:
+        """Show a text with a version, cut to what MLflow takes, and keep the whole with the version's run."""
+        with self._told():
+            if version.run_id:
+                self._client.log_text(version.run_id, text, f"register/model-card-{version.version}.md")
+            self._client.update_model_version(MODEL_NAME, version.version, text[:_LONGEST_DESCRIPTION])
 
     def upload(self, model: Path, run_id: str) -> str:
         """Copy a model folder to the server, as an artifact of a run; returns its URI there."""
@@ -92,7 +121,7 @@ class Registry:
         except Timeout as error:
             raise TrackingError(f"{path}: held by another promotion for {_LOCK_SECONDS:.0f} s") from error
 
-    def _find(self, get: Callable[[], ModelVersion]) -> ModelVersion | None:
+    def _find(self, get: Callable[[], ModelVersion | None]) -> ModelVersion | None:
         """MLflow has two errors for what is not there: one for a missing model, one for a missing alias."""
         from mlflow.exceptions import MlflowException
 

@@ -227,6 +227,12 @@ def close_run(status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         ) from error
 
 
+def pipeline_run() -> str:
+    """Name of the pipeline run that this step belongs to, the same in every retry; empty if by hand."""
+    name = os.environ.get("PROTTUNE_PIPELINE_RUN", "").replace("'", "")
+    return name or os.environ.get("MLFLOW_RUN_ID", "")
+
+
 _current: ContextVar[Tracker | None] = ContextVar("tracker of the running step", default=None)
 
 

@@ -13,13 +13,14 @@ from components import (
     endings,
     evaluation,
     ingestion,
+    news,
     registration,
     tokenization,
     training,
 )
 from prottune import __version__
 
-MODULES = (ingestion, registration, tokenization, training, evaluation, deployment, endings)
+MODULES = (ingestion, news, registration, tokenization, training, evaluation, deployment, endings)
 COMPONENTS: list[Any] = sorted(
     (
         value

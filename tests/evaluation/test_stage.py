@@ -210,8 +210,13 @@ def test_too_few_gate_proteins_hold(bench: Bench) -> None:
 def test_a_better_champion_on_the_same_gate_proteins_holds_the_candidate(bench: Bench) -> None:
     champion = bench.add_champion(Oracle(bench.proteins, wrong={"GATE0"}), bench.train)
     report = bench.run(champion, "7")
+    difference = bench.json("decision.json")["difference_to_champion"]
+    low, high = difference["low"], difference["high"]
+    assert difference["accuracy"] == pytest.approx(-5 / 60)
+    assert -0.2 < low < -0.1 < high < 0
     assert report.reasons == [
-        "accuracy 0.900 is more than 0.01 below the champion version 7's 0.983 on the same 60 gate proteins"
+        "accuracy 0.900 against the champion version 7's 0.983 on the same 60 gate proteins: the 95 % "
+        f"interval of the difference, {low:+.3f} to {high:+.3f}, reaches a loss of 0.02"
     ]
     assert sorted(bench.models[champion].asked) == sorted(protein.accession for protein in bench.gate)
     decision = bench.json("decision.json")
@@ -232,9 +237,10 @@ def test_gate_proteins_that_the_champion_was_trained_on_are_left_out_of_the_comp
     champion = bench.add_champion(Oracle(bench.proteins, wrong=unknown), [*bench.train, *bench.gate[:30]])
     report = bench.run(champion, "7")
     assert report.decision == "promote"
-    assert report.reasons[-1] == (
-        "accuracy 1.000 is not more than 0.01 below the champion version 7's 0.000 on the same "
-        "30 gate proteins (30 that it was trained on left out)"
+    assert report.reasons[-2] == (
+        "accuracy 1.000 against the champion version 7's 0.000 on the same 30 gate proteins (30 that are not "
+        "new to it left out): the 95 % interval of the difference, +1.000 to +1.000, stays above a loss of "
+        "0.02"
     )
     assert set(bench.models[champion].asked) == unknown
     assert bench.json("decision.json")["num_known_to_champion"] == 30
@@ -243,8 +249,8 @@ def test_gate_proteins_that_the_champion_was_trained_on_are_left_out_of_the_comp
 def test_a_champion_that_knows_nearly_all_of_the_gate_holds_the_candidate(bench: Bench) -> None:
     champion = bench.add_champion(Oracle(bench.proteins, wrong=set()), bench.gate[:50])
     assert bench.run(champion, "7").reasons == [
-        "cannot be compared with the champion version 7: it was trained on 50 gate proteins, leaving 10, "
-        "of at least 20 needed"
+        "cannot be compared with the champion version 7: 50 gate proteins are not new to it, which leaves "
+        "10, of at least 20 needed"
     ]
 
 
@@ -420,7 +426,7 @@ def test_the_page_shows_decision_scores_mistakes_and_provenance(bench: Bench) ->
     page = (bench.report / "report.html").read_text()
     assert "names the right location for 90.0 % of 90 official test proteins" in page
     assert "It is held" in page
-    assert "below the champion version 7&#x27;s 0.983" in page
+    assert "against the champion version 7&#x27;s 0.983" in page
     assert page.count("<svg") == 4
     mistakes = page[page.index("Most confident mistakes") : page.index("Where this comes from")]
     assert len(re.findall(r"<td>TEST\d</td>", mistakes)) == 9

@@ -182,6 +182,10 @@ def test_both_ends_of_every_condition_are_written() -> None:
     assert {f"!({condition})" for condition in conditions if not condition.startswith("!(")} == negated
 
 
+def test_promotion_follows_the_rollout() -> None:
+    assert {"deploy", "register"} <= set(leaf_tasks()["promote"]["dependentTasks"])
+
+
 def test_the_last_task_runs_however_the_others_end() -> None:
     finish = GRAPH["root"]["dag"]["tasks"]["finish"]
     assert finish["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}

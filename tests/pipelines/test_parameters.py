@@ -38,6 +38,8 @@ NOT_OFFERED = {
     "max_known_share": "a guard: of the records that a model was trained from it knows no test protein",
     "num_bootstraps": "1000 resamples serve two digits; nobody should report fewer",
     "bootstrap_seed": "an interval does not depend on it in the digits shown",
+    "max_location_loss": "a guard, wide on purpose; max_loss_to_champion is the choice",
+    "min_location_proteins": "goes with max_location_loss",
     "max_calibration_error": "a guard: temperature is fitted, so more than this is a fault",
     "max_probability_difference": "what bf16 serving may differ by; more is a fault",
     "ready_timeout_seconds": "a guard, not a choice",

@@ -14,7 +14,7 @@ from prottune.artifacts import read_manifest
 
 pytestmark = pytest.mark.timeout(600)  # half a minute on an idle machine; many share some
 
-UNUSUAL = ["--max-residues", "61", "--cut", "tail", "--seed", "7", "--max-loss-to-champion", "0.02"]
+UNUSUAL = ["--max-residues", "61", "--cut", "tail", "--seed", "7", "--max-loss-to-champion", "0.03"]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_every_setting_arrives_at_its_stage(runs: Path) -> None:
     assert read_manifest(tokens).settings == {"max_residues": 61, "cut": "tail"}
     trained, judged = read_manifest(latest / "model").settings, read_manifest(latest / "report").settings
     assert (trained["seed"], trained["learning_rate"], trained["tokens_per_batch"]) == (7, 3e-3, 1024)
-    assert (judged["max_loss_to_champion"], judged["min_gate_proteins"]) == (0.02, 10)
+    assert (judged["max_loss_to_champion"], judged["min_gate_proteins"]) == (0.03, 10)
 
 
 def test_checkpoints_lie_in_the_runs_own_folder(runs: Path, summary: dict[str, Any]) -> None:
@@ -100,6 +100,15 @@ def test_the_version_is_champion_and_points_at_the_pipelines_own_folder(
     champion = client.get_model_version_by_alias("prottune", "champion")
     assert str(champion.version) == summary["model_version"]
     assert Path(champion.source).resolve() == Path(summary["folders"]["model"]).resolve()
+    assert champion.tags["prottune.pipeline_run"] == summary["run"]
+
+
+def test_the_model_card_is_an_artifact_of_the_step_and_the_description_of_the_version(runs: Path) -> None:
+    (card,) = (runs / "latest").glob("steps/*/register/card")
+    words = card.read_text(encoding="utf-8")
+    assert words.startswith("# Model card: prottune version 1\n")
+    client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
+    assert client.get_model_version_by_alias("prottune", "champion").description == words
 
 
 def test_the_terminal_shows_a_line_a_step_and_ends_with_where_to_look(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -123,4 +123,5 @@ class Findings:
             "candidate_beside_champion": self.comparison.candidate.to_json(),
             "num_known_to_champion": self.comparison.num_known,
             "known_to_champion": self.champion_knowledge.to_json(),
+            "difference_to_champion": asdict(found) if (found := self.decision.difference) else None,
         }

@@ -12,8 +12,13 @@ from prottune.errors import ConfigError
 class EvaluateConfig:
     """How a model is scored and what it must show to be promoted."""
 
-    max_loss_to_champion: float = 0.01
-    """The candidate's accuracy on the gate split may lie this far below the champion's, at most."""
+    max_loss_to_champion: float = 0.02
+    """The lower end of the 95 % interval of accuracy, candidate less champion, must lie above minus this; 0
+    asks for a model that is surely better."""
+    max_location_loss: float = 0.2
+    """Share of a location's gate proteins that the candidate may find fewer than the champion."""
+    min_location_proteins: int = 30
+    """A location with fewer gate proteins is not compared with the champion on its own."""
     min_gate_proteins: int = 50
     """With fewer proteins in the gate split nothing is promoted."""
     max_calibration_error: float = 0.2
@@ -27,11 +32,12 @@ class EvaluateConfig:
     """Decides the resamples."""
 
     def __post_init__(self) -> None:
-        for name in ("max_loss_to_champion", "max_calibration_error", "max_known_share"):
+        for name in ("max_loss_to_champion", "max_location_loss", "max_calibration_error", "max_known_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
-        if self.min_gate_proteins < 1:
-            raise ConfigError(f"min_gate_proteins={self.min_gate_proteins}: expected at least 1")
+        for name in ("min_gate_proteins", "min_location_proteins"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected at least 1")
         if self.num_bootstraps < 100:
             raise ConfigError(f"num_bootstraps={self.num_bootstraps}: expected at least 100")
 

@@ -25,7 +25,7 @@ from prottune.evaluation.exam import (
     table_of_probabilities,
 )
 from prottune.evaluation.findings import Findings, Scores
-from prottune.evaluation.gate import Comparison, GateScores, decide
+from prottune.evaluation.gate import Comparison, GateScores, PairedAnswers, decide
 from prottune.evaluation.groups import Groups, divide, score_divisions
 from prottune.evaluation.leakage import ChampionKnowledge, champion_knowledge, refuse_contaminated
 from prottune.evaluation.matching import obstacle_of, read_description, refuse_mismatch
@@ -140,12 +140,19 @@ def _compare(
             version=champion.version, champion=nothing, candidate=nothing, obstacle=champion.obstacle
         )
     rows = champion.knowledge.fair_rows
-    answers = ask(load_model(champion.folder), [exam.scored[row] for row in rows], "champion")
-    theirs = score_rows(exam, rows, table_of_probabilities(answers, len(exam.locations)), config)
+    proteins = [exam.scored[row] for row in rows]
+    answers = ask(load_model(champion.folder), proteins, "champion")
+    theirs_NC = table_of_probabilities(answers, len(exam.locations))
     return Comparison(
         version=champion.version,
-        champion=GateScores.from_metrics(theirs),
+        champion=GateScores.from_metrics(score_rows(exam, rows, theirs_NC, config)),
         candidate=GateScores.from_metrics(score_rows(exam, rows, probabilities_NC[rows], config)),
+        answers=PairedAnswers(
+            locations=exam.locations,
+            truth_N=exam.labels(proteins),
+            candidate_N=probabilities_NC[rows].argmax(axis=1),
+            champion_N=theirs_NC.argmax(axis=1),
+        ),
         num_known=champion.knowledge.num_left_out,
     )
 
