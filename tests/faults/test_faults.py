@@ -30,6 +30,8 @@ from prottune.training.snapshots import Best, Outcome, Pace, Place, Snapshot
 NUM_KILLS = int(os.environ.get("FAULTS_KILLS") or 20)
 SEED = int(os.environ.get("FAULTS_SEED") or time.time_ns() % 1_000_000)
 SHARE_OF_COMMANDS = 0.2
+SHARE_OF_A_LIFE = 0.7
+"""Kills fall into this part of an uninterrupted life: a life that goes on from a checkpoint is shorter."""
 MODES = {"one rank": 0.4, "all processes": 0.35, "SIGTERM": 0.25}
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600 + 60 * NUM_KILLS)]
@@ -109,7 +111,11 @@ def live_and_be_killed(run: Run, draw: random.Random, span: float, tally: Tally)
     """Start a run again and kill it at a random moment, unless it ends before."""
     (run.folder / "told").unlink(missing_ok=True)
     mode = draw.choices(list(MODES), list(MODES.values()))[0]
-    as_command, moment, victim = draw.random() < SHARE_OF_COMMANDS, draw.uniform(0, span), draw.randrange(2)
+    as_command, moment, victim = (
+        draw.random() < SHARE_OF_COMMANDS,
+        draw.uniform(0, SHARE_OF_A_LIFE * span),
+        draw.randrange(2),
+    )
     stale = run.curve.stat().st_ino if run.curve.exists() else None
     with CommandLife(run) if as_command else ForkedLife(run) as life:
         if as_command:  # importing takes longer than training: most moments shall lie after it
