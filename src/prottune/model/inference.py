@@ -68,7 +68,8 @@ class Predictor:
     @property
     def model(self) -> LocationModel:
         """The model behind the answers, for those who look inside it."""
-        return self._model
+        model: LocationModel = self._model
+        return model
 
     @property
     def tells_membrane(self) -> bool:
