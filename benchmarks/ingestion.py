@@ -27,7 +27,7 @@ from prottune.ingestion.findings import Findings
 from prottune.ingestion.settings import IngestConfig
 from prottune.ingestion.sources import take_source
 from prottune.ingestion.stage import checked_entries
-from prottune.records import PROTEINS_SCHEMA, Split
+from prottune.records import Split
 from prottune.tokenization import TokenizeConfig, token_table
 
 _PEER_PROTEINS = {"full": 500, "quick": 200}
@@ -107,16 +107,7 @@ def ours_table(fasta: Path, folder: Path) -> pa.Table:
     with TemporaryDirectory(dir=folder) as scratch:
         taken = take_source(str(fasta), Path(scratch), _MAX_BYTES, "", findings)
         entries, labels = checked_entries(taken, IngestConfig(on_conflict="drop"), findings)
-    columns = {
-        "accession": [entry.accession for entry in entries],
-        "sequence": [entry.sequence for entry in entries],
-        "location": [entry.location for entry in entries],
-        "membrane": [entry.membrane.value for entry in entries],
-        "split": [entry.split.value for entry in entries],
-        "cluster": [entry.accession for entry in entries],
-        "length": [len(entry.sequence) for entry in entries],
-    }
-    proteins = pa.table(columns, schema=PROTEINS_SCHEMA)
+    proteins = entries.as_proteins(entries["split"], clusters=entries["accession"])
     return token_table(proteins, list(labels.locations), TokenizeConfig())
 
 

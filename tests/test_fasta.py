@@ -7,13 +7,25 @@ from collections.abc import Iterator
 import pytest
 
 from prottune.errors import DataError
-from prottune.fasta import MAX_LINE_BYTES, FastaRecord, read_fasta
+from prottune.fasta import MAX_LINE_BYTES, FastaRecord, read_fasta, read_fasta_columns
 
 
 def read(content: bytes) -> tuple[list[FastaRecord], list[tuple[str, str]]]:
     """Records, and what was tolerated."""
     notes: list[tuple[str, str]] = []
     records = list(read_fasta(io.BytesIO(content), "x.fa", lambda kind, name: notes.append((kind, name))))
+    return records, notes
+
+
+def read_columns(content: bytes, block_bytes: int) -> tuple[list[FastaRecord], list[tuple[str, str]]]:
+    """The same, read in blocks of about so many bytes."""
+    notes: list[tuple[str, str]] = []
+    records: list[FastaRecord] = []
+    stream = io.BytesIO(content)
+    for some in read_fasta_columns(
+        stream, "x.fa", lambda kind, name: notes.append((kind, name)), block_bytes
+    ):
+        records += map(FastaRecord, some.headers.to_pylist(), some.sequences.to_pylist(), some.lines.tolist())
     return records, notes
 
 
@@ -93,3 +105,64 @@ def test_many_records_are_held_one_at_a_time() -> None:
         tracemalloc.stop()
     assert count == 20_000
     assert peak < 100_000
+
+
+PLAIN = b">P1 Nucleus-S\nMK\n\nTA\n>P2\nM\n>P3 a  b \nMKTAYIAKQR\nMK\n"
+ODD = b">P4 \xc3\xa9\n\n M K\tT \n>P5\tx\nmk*>\n"
+"""A letter beyond ASCII, blanks in and around a sequence, a tab in a header."""
+
+
+@pytest.mark.parametrize("block_bytes", [1, 7, 30, 1 << 19])
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN,
+        PLAIN.replace(b"\n", b"\r\n"),
+        PLAIN.rstrip(b"\n"),
+        b"\xef\xbb\xbf" + PLAIN,
+        b"\n \n\xc2\xa0\n" + PLAIN,
+        PLAIN + ODD + PLAIN,
+        ODD + PLAIN + ODD.rstrip(b"\n"),
+        PLAIN + ODD.replace(b"\n", b"\r\n") + PLAIN,
+    ],
+    ids=["plain", "crlf", "no final end", "mark", "blank lines first", "odd inside", "odd outside", "mixed"],
+)
+def test_blocks_of_any_size_give_what_single_lines_give(content: bytes, block_bytes: int) -> None:
+    by_lines = read_columns(content, 1)
+    assert by_lines[0] == read(content)[0]
+    assert read_columns(content, block_bytes)[0] == by_lines[0]
+    assert sorted(read_columns(content, block_bytes)[1]) == sorted(by_lines[1])
+
+
+def test_records_of_a_plain_block_are_those_that_stand_there() -> None:
+    assert read_columns(PLAIN, 1 << 19) == (
+        [
+            FastaRecord("P1 Nucleus-S", "MKTA", 1),
+            FastaRecord("P2", "M", 5),
+            FastaRecord("P3 a  b", "MKTAYIAKQRMK", 7),
+        ],
+        [],
+    )
+
+
+@pytest.mark.parametrize("block_bytes", [1, 30, 1 << 19])
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (b">P6\nM\rK\n", "x.fa:11: a carriage return that ends no line; expected LF or CRLF line ends"),
+        (b">P6\nM\x7fK\n", "x.fa:11: control character '\\x7f' at column 2"),
+        (b">P6\nM\xffK\n", "x.fa:11: byte 0xff is not UTF-8; convert the file (iconv)"),
+        (b"> P6\nMK\n", "x.fa:10: header without an id; expected the id right after '>'"),
+        (b">\nMK\n", "x.fa:10: header without an id; expected the id right after '>'"),
+        (b">P6\n", "x.fa:10: P6 has no sequence; expected at least one line of residues after its header"),
+        (
+            b">P6\n" + b"M" * 100_001 + b"\n",
+            "x.fa:10: P6 has 100,001 letters or more; expected at most 100,000 residues",
+        ),
+    ],
+    ids=["return", "control", "not UTF-8", "blank id", "no id", "no sequence", "too long"],
+)
+def test_a_fault_is_named_alike_in_blocks_of_any_size(fault: bytes, message: str, block_bytes: int) -> None:
+    with pytest.raises(DataError) as refused:
+        read_columns(PLAIN + fault + PLAIN, block_bytes)
+    assert str(refused.value) == message

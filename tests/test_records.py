@@ -16,6 +16,7 @@ from prottune.records import (
     read_proteins,
     read_tokens,
     sequence_digest,
+    sequence_digests,
     slug,
     write_proteins,
     write_tokens,
@@ -95,3 +96,11 @@ def test_slugs_are_safe_in_paths_and_all_different() -> None:
 
 def test_sequence_digest_is_plain_sha256() -> None:
     assert sequence_digest("MKT").startswith("366893d2")
+
+
+def test_digests_of_a_column_are_those_of_its_sequences() -> None:
+    sequences = ["MKT", "M", "ACDEF"]
+    column = pa.array(sequences, pa.large_string())
+    assert sequence_digests(column) == [sequence_digest(sequence) for sequence in sequences]
+    assert sequence_digests(column[1:]) == sequence_digests(column)[1:]
+    assert sequence_digests(column[:0]) == []

@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
@@ -109,6 +111,14 @@ def sequence_digest(sequence: str) -> str:
     return hashlib.sha256(sequence.encode("ascii")).hexdigest()
 
 
+def sequence_digests(sequences: pa.LargeStringArray) -> list[str]:
+    """`sequence_digest` of each sequence of a column, read where it lies in memory."""
+    _, offsets, letters = sequences.buffers()
+    borders = np.frombuffer(offsets, np.int64)[sequences.offset :][: len(sequences) + 1].tolist()
+    text = memoryview(letters or b"")
+    return [hashlib.sha256(text[start:end]).hexdigest() for start, end in pairwise(borders)]
+
+
 @dataclass(frozen=True)
 class Protein:
     """One labelled protein after ingestion: clean residues, a known location, a split and a cluster."""
@@ -165,9 +175,12 @@ def write_proteins(proteins: Sequence[Protein], folder: Path) -> None:
         "cluster": [protein.cluster for protein in proteins],
         "length": [protein.num_residues for protein in proteins],
     }
-    pa.parquet.write_table(
-        pa.table(columns, schema=PROTEINS_SCHEMA), folder / PROTEINS_FILE, compression="zstd"
-    )
+    write_protein_table(pa.table(columns, schema=PROTEINS_SCHEMA), folder)
+
+
+def write_protein_table(table: pa.Table, folder: Path) -> None:
+    """Write `proteins.parquet` from the table of `PROTEINS_SCHEMA`."""
+    pa.parquet.write_table(table, folder / PROTEINS_FILE, compression="zstd")
 
 
 def read_proteins(folder: Path, splits: Iterable[Split] = tuple(Split)) -> list[Protein]:
@@ -180,6 +193,11 @@ def read_proteins(folder: Path, splits: Iterable[Split] = tuple(Split)) -> list[
         raise ArtifactError(
             f"{folder / PROTEINS_FILE}: columns {table.schema.names}, expected {PROTEINS_SCHEMA.names}"
         )
+    return proteins_of(table, splits)
+
+
+def proteins_of(table: pa.Table, splits: Iterable[Split] = tuple(Split)) -> list[Protein]:
+    """The proteins of some splits in the table of `PROTEINS_SCHEMA`, in its order."""
     wanted = {split.value for split in splits}
     return [
         Protein(

@@ -157,7 +157,7 @@ def losses(server: str, run_id: str, key: str = "train/loss") -> list[tuple[int,
 
 
 def note(tracker: MlflowTracker, number: int) -> float | None:
-    """Note one point as a training does; returns the seconds it took, None if the machine had other work then."""
+    """Note one point as a training does; returns its seconds, None if the machine had other work then."""
     stopped, begun = _times_stopped(), time.perf_counter()
     tracker.point({"step": number, "train/loss": number / 7})
     seconds = time.perf_counter() - begun

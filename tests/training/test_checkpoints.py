@@ -166,6 +166,21 @@ def test_only_the_newest_are_kept_and_damaged_and_unfinished_ones_go(checkpoints
     assert names(found) == ["notes.txt", "step-00000003", "step-00000004-2"]
 
 
+def test_the_step_of_a_damaged_checkpoint_that_is_gone_is_kept_under_another_name(
+    checkpoints: Checkpoints,
+) -> None:
+    for step in (5, 12):
+        keep(checkpoints, step)
+    (Path(checkpoints.place) / "step-00000012" / "state.json").write_bytes(b"{}")
+    _, found = checkpoints.newest()
+    keep(found, 10)
+    found.prune()
+    assert names(found) == ["step-00000005", "step-00000010"]
+    assert keep(found, 12) == "step-00000012-2"
+    found.prune()
+    assert names(found) == ["step-00000010", "step-00000012-2"]
+
+
 def test_a_store_that_lets_nobody_delete_stops_nothing(
     checkpoints: Checkpoints, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,15 +161,17 @@ def test_a_run_keeps_itself_in_a_store_and_goes_on_from_the_newest_that_is_whole
 ) -> None:
     config, tokens = replace(CONFIG, epochs=2, checkpoint_every=5), make_token_folder()
     run_here(tokens, tmp_path / "first", "s3://bucket/run", config)
-    older, last = sorted({key.split("/")[2] for key in store.objects})
+    *_, last = sorted({key.split("/")[2] for key in store.objects})
     expected = store.objects[f"bucket/run/{last}/optimizer.safetensors"]
     damaged = bytearray(store.objects[f"bucket/run/{last}/model.safetensors"])
     damaged[-9] ^= 1
     store.objects[f"bucket/run/{last}/model.safetensors"] = bytes(damaged)
     run_here(tokens, tmp_path / "second", "s3://bucket/run", config)
     assert f"checkpoint {last} refused: " in caplog.text
-    assert sorted({key.split("/")[2] for key in store.objects}) == [older, f"{last}-2"]
-    assert store.objects[f"bucket/run/{last}-2/optimizer.safetensors"] == expected
+    *_, fresh = names = sorted({key.split("/")[2] for key in store.objects})
+    assert last not in names
+    assert fresh > last, "a name is never used twice"
+    assert store.objects[f"bucket/run/{fresh}/optimizer.safetensors"] == expected
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "second")]
     assert weights[0] == weights[1]
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+
 from prottune.alphabet import RARE_RESIDUES, clean
 from prottune.errors import ConfigError, DataError
-from prottune.ingestion.entries import Entry
+from prottune.ingestion.entries import Entries, Entry, distinct
 from prottune.ingestion.findings import Findings
 from prottune.records import DEEPLOC10, LabelSet, Split, base_accession, label_set_for
 
@@ -25,8 +28,9 @@ _ALIASES = {
 """Other spellings of DeepLoc's locations; those of DeepLoc 2.0 have spaces."""
 _LOCATION = re.compile(r"[A-Za-z][A-Za-z0-9 ._,/()+'-]{0,63}")
 _NO_LETTER = re.compile(r"[^A-Za-z]")
-_NUCLEOTIDES = frozenset("ACGTUN")
-_MIN_NUCLEOTIDES = 60
+NUCLEOTIDES = frozenset("ACGTUN")
+MIN_NUCLEOTIDES = 60
+"""So many letters that are all nucleotides are no protein's."""
 _MANY_UNKNOWN = 0.1
 
 
@@ -51,7 +55,7 @@ def _clean(entry: Entry, findings: Findings) -> str:
     upper = sequence.upper()
     if upper != sequence:
         findings.add("lower_case", entry.accession)
-    if len(upper) >= _MIN_NUCLEOTIDES and set(upper) <= _NUCLEOTIDES:
+    if len(upper) >= MIN_NUCLEOTIDES and set(upper) <= NUCLEOTIDES:
         raise DataError(
             f"{entry.where}: {entry.accession} has only nucleotides ({upper[:12]}...); expected a protein"
         )
@@ -77,8 +81,8 @@ def refuse_duplicate_accessions(entries: Iterable[Entry]) -> None:
 
 
 def settle_locations(
-    entries: Iterable[Entry], labels: str, on_cytoplasm_nucleus: str, findings: Findings
-) -> tuple[list[Entry], LabelSet]:
+    entries: Entries, labels: str, on_cytoplasm_nucleus: str, findings: Findings
+) -> tuple[Entries, LabelSet]:
     """Spell every location as its label set does, and choose the set when `labels` is auto.
 
     Raises: DataError with file:line for a location outside the set or no possible name; ConfigError for a
@@ -87,25 +91,36 @@ def settle_locations(
     chosen = _chosen_labels(labels)
     spellings = {name.lower(): name for name in (chosen or DEEPLOC10).locations}
     spellings |= {alias: name for alias, name in _ALIASES.items() if name in spellings.values()}
-    settled = []
-    for entry in entries:
-        if entry.location == CYTOPLASM_NUCLEUS and CYTOPLASM_NUCLEUS.lower() not in spellings:
-            if on_cytoplasm_nucleus == "drop":
-                findings.add("cytoplasm_nucleus_dropped", entry.accession)
-                continue
-            findings.add("cytoplasm_nucleus", entry.accession)
-            settled.append(replace(entry, location="Cytoplasm"))
-            continue
-        location = spellings.get(entry.location.lower(), entry.location)
-        if location != entry.location:
-            findings.add("location_spelling", f"{entry.accession} ({entry.location})")
-        _check_location(location, chosen, entry.where)
-        settled.append(replace(entry, location=location))
-    found = chosen or label_set_for(entry.location for entry in settled)
+    both = None if CYTOPLASM_NUCLEUS.lower() in spellings else CYTOPLASM_NUCLEUS
+    first, which = distinct(entries["location"])
+    given = entries.at(first)
+    settled = [
+        "Cytoplasm" if entry.location == both else _settled(entry, spellings, chosen) for entry in given
+    ]
+    is_both = np.array([entry.location == both for entry in given])[which]
+    is_other = np.array([entry.location != name for entry, name in zip(given, settled, strict=True)])[which]
+    is_dropped = is_both & (on_cytoplasm_nucleus == "drop")
+    entries.note(findings, "cytoplasm_nucleus_dropped", is_dropped)
+    entries.note(findings, "cytoplasm_nucleus", is_both & ~is_dropped)
+    entries.note(findings, "location_spelling", is_other & ~is_both, _with_location)
+    entries = entries.changed("location", pa.array(settled, pa.string()).take(pa.array(which)))
+    entries = entries.only(~is_dropped)
+    found = chosen or label_set_for(entries["location"].unique().to_pylist())
     if chosen is None and found != DEEPLOC10:
         for name in sorted(set(found.locations) - set(DEEPLOC10.locations)):
             findings.add("outside_deeploc10", name)
-    return settled, found
+    return entries, found
+
+
+def _with_location(entry: Entry) -> str:
+    return f"{entry.accession} ({entry.location})"
+
+
+def _settled(entry: Entry, spellings: Mapping[str, str], chosen: LabelSet | None) -> str:
+    """An entry's location in the spelling of its label set."""
+    location = spellings.get(entry.location.lower(), entry.location)
+    _check_location(location, chosen, entry.where)
+    return location
 
 
 def _check_location(location: str, chosen: LabelSet | None, where: str) -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from prottune.errors import DataError
-from prottune.ingestion.findings import Findings
-from prottune.records import Membrane, Split
+from prottune.ingestion.findings import MAX_EXAMPLES, Findings
+from prottune.records import PROTEINS_SCHEMA, Membrane, Split
 
 MAX_ACCESSION = 100
 MAX_ENTRIES = 2_000_000
@@ -42,6 +48,96 @@ class Entry:
     membrane: Membrane
     split: Split
     where: str
+
+
+ENTRIES_SCHEMA = pa.schema(
+    [
+        ("accession", pa.string()),
+        ("sequence", pa.large_string()),
+        ("location", pa.string()),
+        ("membrane", pa.string()),
+        ("split", pa.string()),
+        ("where", pa.string()),
+    ]
+)
+
+Mask = npt.NDArray[np.bool_]
+"""One truth value a row."""
+Rows = npt.NDArray[np.int64]
+"""Numbers of rows, from 0."""
+
+
+class Entries:
+    """Many entries in their order, a column for each part: what is asked of all is asked of a column."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> Entries:
+        """These entries as columns."""
+        rows = [{part: getattr(entry, part) for part in ENTRIES_SCHEMA.names} for entry in entries]
+        return cls(pa.Table.from_pylist(rows, ENTRIES_SCHEMA))
+
+    @classmethod
+    def joined(cls, parts: Iterable[Entries]) -> Entries:
+        """The entries of all parts, one part after the other."""
+        return cls(pa.concat_tables([part.table for part in parts]))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[Entry]:
+        for row in self.table.to_pylist():
+            yield Entry(**row | {"membrane": Membrane(row["membrane"]), "split": Split(row["split"])})
+
+    def __getitem__(self, part: str) -> pa.Array:
+        """One column, in one piece."""
+        column = self.table[part]
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+    def at(self, rows: Rows) -> list[Entry]:
+        """The entries of these rows."""
+        return list(Entries(self.table.take(pa.array(rows))))
+
+    def only(self, is_kept: Mask) -> Entries:
+        """Those for which the mask is True."""
+        return self if is_kept.all() else Entries(self.table.filter(pa.array(is_kept)))
+
+    def changed(self, part: str, values: pa.Array) -> Entries:
+        """The same with another column for one part."""
+        place = ENTRIES_SCHEMA.get_field_index(part)
+        return Entries(self.table.set_column(place, ENTRIES_SCHEMA.field(place), values))
+
+    def in_order_of(self, part: str, is_kept: Mask) -> Entries:
+        """Those for which the mask is True, sorted by one part."""
+        rows = pc.sort_indices(self[part]).to_numpy()
+        return Entries(self.table.take(pa.array(rows[is_kept[rows]])))
+
+    def as_proteins(self, splits: pa.Array, clusters: pa.Array) -> pa.Table:
+        """The table of `PROTEINS_SCHEMA`, each entry in its final split and homology cluster."""
+        length = pc.binary_length(self["sequence"]).cast(pa.int32())
+        final = {"split": splits, "cluster": clusters, "length": length}
+        columns = [final[name] if name in final else self[name] for name in PROTEINS_SCHEMA.names]
+        return pa.Table.from_arrays(columns, schema=PROTEINS_SCHEMA)
+
+    def note(
+        self,
+        findings: Findings,
+        kind: str,
+        is_such: Mask,
+        example: Callable[[Entry], str] = lambda entry: entry.accession,
+    ) -> None:
+        """Count the entries for which the mask is True."""
+        rows = np.flatnonzero(is_such)
+        if len(rows):
+            findings.add_all(kind, len(rows), [example(entry) for entry in self.at(rows[:MAX_EXAMPLES])])
+
+
+def distinct(column: pa.Array) -> tuple[Rows, Rows]:
+    """The first row of each different value, in order, and for every row the number of its value."""
+    which = column.dictionary_encode().indices.to_numpy()
+    return np.unique(which, return_index=True)[1], which
 
 
 def accession_of(identifier: str, where: str) -> str:

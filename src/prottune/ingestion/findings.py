@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 MAX_EXAMPLES = 5
 
@@ -40,11 +41,14 @@ class Findings:
         self.counts: Counter[str] = Counter()
         self.examples: defaultdict[str, list[str]] = defaultdict(list)
 
-    def add(self, kind: str, example: str, count: int = 1) -> None:
+    def add(self, kind: str, example: str) -> None:
         """Count one more of a kind that `MEANINGS` explains."""
+        self.add_all(kind, 1, [example])
+
+    def add_all(self, kind: str, count: int, examples: Sequence[str]) -> None:
+        """Count many more of a kind, whose first `MAX_EXAMPLES` are named."""
         self.counts[kind] += count
-        if len(self.examples[kind]) < MAX_EXAMPLES:
-            self.examples[kind].append(example)
+        self.examples[kind] += examples[: MAX_EXAMPLES - len(self.examples[kind])]
 
     def in_order(self) -> dict[str, int]:
         """Counts of what occurred, in the order of `MEANINGS`."""

@@ -73,8 +73,9 @@ def take_source(uri: str, scratch: Path, max_bytes: int, expected: str, findings
         sha256, git_blob = hashlib.sha256(lines.encode()).hexdigest(), ""
     _check_hash(uri, expected.lower(), sha256, git_blob)
     files = _unpack_all(given, scratch / "unpacked", max_bytes)
-    is_original = not is_folder and git_blob_sha1(files[0].path) == DEEPLOC_ORIGINAL_BLOB
-    return Source(files, sha256, git_blob, is_original)
+    is_packed = not is_folder and files[0].path != given[0][1]
+    plain_blob = git_blob_sha1(files[0].path) if is_packed else git_blob
+    return Source(files, sha256, git_blob, plain_blob == DEEPLOC_ORIGINAL_BLOB)
 
 
 def git_blob_sha1(path: Path) -> str:

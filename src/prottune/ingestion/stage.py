@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pyarrow as pa
+
 from prottune.artifacts import new_folder, read_manifest
 from prottune.errors import DataError
-from prottune.ingestion.checks import (
-    check_residues,
-    refuse_duplicate_accessions,
-    resolve_relations,
-    settle_locations,
-)
+from prottune.ingestion import screening
+from prottune.ingestion.checks import settle_locations
 from prottune.ingestion.clustering import find_clusters
-from prottune.ingestion.entries import Entry
+from prottune.ingestion.entries import Entries
 from prottune.ingestion.findings import Findings
 from prottune.ingestion.formats import read_labelled_fasta
 from prottune.ingestion.page import write_report
@@ -24,7 +22,7 @@ from prottune.ingestion.settings import IngestConfig, IngestReport
 from prottune.ingestion.sources import Source, take_source
 from prottune.ingestion.splitting import cut_splits
 from prottune.ingestion.tables import read_table
-from prottune.records import LabelSet, Protein, Split, write_proteins
+from prottune.records import LabelSet, Protein, Split, proteins_of, write_protein_table
 
 REPORT_FILE = "report.html"
 _MEGABYTE = 1_000_000
@@ -44,8 +42,9 @@ def ingest(source: str, records: Path, config: IngestConfig) -> IngestReport:
         max_bytes = config.max_unpacked_megabytes * _MEGABYTE
         taken = take_source(source, Path(scratch), max_bytes, config.expected_digest, findings)
         entries, labels = checked_entries(taken, config, findings)
-        proteins = _split(entries, config, Path(scratch) / "clusters", findings)
-        write_proteins(proteins, draft.path)
+        table = _split(entries, config, Path(scratch) / "clusters", findings)
+        write_protein_table(table, draft.path)
+        proteins = proteins_of(table)
         draft.inputs["source"] = taken.sha256
         draft.facts |= {"label_set": labels.name, "labels": list(labels.locations)}
         share = share_with_relative_in_train(proteins)
@@ -69,63 +68,57 @@ def share_with_relative_in_train(proteins: Sequence[Protein]) -> float:
     return sum(protein.cluster in training for protein in test) / len(test)
 
 
-def checked_entries(taken: Source, config: IngestConfig, findings: Findings) -> tuple[list[Entry], LabelSet]:
+def checked_entries(taken: Source, config: IngestConfig, findings: Findings) -> tuple[Entries, LabelSet]:
     """Read a source and apply every rule of docs/data.md but the splitting; in the order of accessions.
 
     Raises: DataError with file:line for input that breaks a rule.
     """
     max_bytes = config.max_unpacked_megabytes * _MEGABYTE
     entries = _read(taken, max_bytes, findings)
-    refuse_duplicate_accessions(entries)
-    entries = check_residues(entries, findings)
+    screening.refuse_duplicate_accessions(entries)
+    entries = screening.check_residues(entries, findings)
     entries, labels = settle_locations(entries, config.labels, config.on_cytoplasm_nucleus, findings)
-    entries = resolve_relations(entries, config.on_conflict, config.on_crossing, findings)
-    if len({entry.location for entry in entries}) < 2:
+    is_kept = screening.resolve_relations(entries, config.on_conflict, config.on_crossing, findings)
+    entries = entries.in_order_of("accession", is_kept)
+    if len(entries["location"].unique()) < 2:
         raise DataError(f"{taken.files[0].name}: fewer than two locations; nothing can be learned from them")
-    return sorted(entries, key=lambda entry: entry.accession), labels
+    return entries, labels
 
 
-def _read(taken: Source, max_bytes: int, findings: Findings) -> list[Entry]:
-    entries: list[Entry] = []
+def _read(taken: Source, max_bytes: int, findings: Findings) -> Entries:
+    parts = []
     for file in taken.files:
         if file.kind != "fasta":
-            entries += read_table(file.path, file.name, file.kind, findings, max_bytes)
+            parts.append(Entries.of(read_table(file.path, file.name, file.kind, findings, max_bytes)))
         else:
             with file.path.open("rb") as stream:
-                entries += read_labelled_fasta(stream, file.name, findings)
-    if not entries:
+                parts.append(read_labelled_fasta(stream, file.name, findings))
+    entries = Entries.joined(parts)
+    if not len(entries):
         raise DataError(f"{taken.files[0].name}: no labelled protein; expected at least one")
     return entries
 
 
-def _split(
-    entries: Sequence[Entry], config: IngestConfig, scratch: Path, findings: Findings
-) -> list[Protein]:
-    clusters = find_clusters(
-        [entry.accession for entry in entries],
-        [entry.sequence for entry in entries],
-        config.min_identity,
-        config.min_coverage,
-        scratch,
+def _split(entries: Entries, config: IngestConfig, scratch: Path, findings: Findings) -> pa.Table:
+    """The table of proteins: all entries, each with its homology cluster and its final split."""
+    accessions, sequences, locations, given = (
+        entries[part].to_pylist() for part in ("accession", "sequence", "location", "split")
     )
+    clusters = find_clusters(accessions, sequences, config.min_identity, config.min_coverage, scratch)
     splits = cut_splits(
-        [entry.split for entry in entries],
+        [Split(split) for split in given],
         clusters,
-        [entry.location for entry in entries],
+        locations,
         test_share=config.test_share,
         validation_share=config.validation_share,
         gate_share=config.gate_share,
         seed=config.split_seed,
     )
     with_test = {name for name, split in zip(clusters, splits, strict=True) if split is Split.TEST}
-    proteins = []
-    for entry, cluster, split in zip(entries, clusters, splits, strict=True):
+    for accession, cluster, split in zip(accessions, clusters, splits, strict=True):
         if split is Split.TRAIN and cluster in with_test:
-            findings.add("shared_with_test", entry.accession)
-        proteins.append(
-            Protein(entry.accession, entry.sequence, entry.location, entry.membrane, split, cluster)
-        )
-    return proteins
+            findings.add("shared_with_test", accession)
+    return entries.as_proteins(pa.array(splits, pa.string()), pa.array(clusters, pa.string()))
 
 
 def _report(

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from prottune.errors import DataError
-from prottune.fasta import MAX_RESIDUES, read_lines
+from prottune.fasta import MAX_RESIDUES
 from prottune.ingestion.entries import MAX_ENTRIES, Entry, accession_of, membrane_of, split_of
 from prottune.ingestion.findings import Findings
+from prottune.lines import read_lines
 
 REQUIRED_COLUMNS = ("accession", "sequence", "location")
 OPTIONAL_COLUMNS = ("split", "membrane")

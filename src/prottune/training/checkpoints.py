@@ -128,7 +128,8 @@ class Checkpoints:
 
         Raises: OSError if this machine's disk is full; StorageError when the store refuses or vanishes.
         """
-        taken = [name.attempt for name in self._folders() if name.step == step]
+        refused = {name for name in map(Name.parse, self.refused) if name is not None}
+        taken = [name.attempt for name in self._folders().keys() | refused if name.step == step]
         name = str(Name(step, max(taken, default=0) + 1))
         here = local_path(self.place)
         folder = (here or Path(self.scratch)) / name
