@@ -24,6 +24,7 @@ VERBS = {
     "rollback": "let the previous champion serve again",
     "serve": "answer requests over HTTP until stopped",
     "predict": "label a FASTA file of any size",
+    "explain": "say which residues of a protein speak for its location",
 }
 _INTERRUPTED = 130
 _OTHER_NAMES = {"--expected-sha256": "--expected-digest"}

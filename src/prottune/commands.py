@@ -1,21 +1,22 @@
-"""The verbs of `prottune`: the flags of each, what it calls, and the lines it says when it is done."""
+"""The verbs of `prottune`: the flags of each, what it calls, and the lines it says when it is done.
+
+Those that ask a finished model are in `answering.py`, those that say which serves in `registry_commands.py`.
+"""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from prottune.answering import Explain, Predict, Serve, fetched_model
 from prottune.deployment.settings import DeployConfig
 from prottune.evaluation.settings import EvaluateConfig, EvaluateReport
 from prottune.ingestion.settings import IngestConfig
-from prottune.prediction import PredictConfig
 from prottune.registry_commands import Promote, Register, Rollback
 from prottune.sample import SampleConfig
-from prottune.serving.settings import ServeConfig
 from prottune.tokenization import TokenizeConfig
 from prottune.tracking import numbers, step
 from prottune.training.settings import TrainConfig
@@ -160,46 +161,6 @@ class Deploy:
             yield f"it was stopped again; to keep one: prottune serve --model {self.model}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Serve:
-    """What is served."""
-
-    model: str
-    """Folder or s3:// address of a model."""
-    model_version: str = ""
-    """Version that goes with every answer; empty: the start of the model's digest."""
-    settings: ServeConfig
-
-    def run(self) -> Iterator[str]:
-        from prottune.serving.server import serve
-
-        with _fetched(self.model) as folder:
-            serve(folder, self.settings, self.model_version)
-        yield "stopped"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predict:
-    """What is labelled, by which model, and where the table goes."""
-
-    model: str
-    """Folder or s3:// address of a model."""
-    source: str
-    """FASTA file of any size; .gz is unpacked."""
-    output: Path
-    """Table to write: .csv or .parquet."""
-    settings: PredictConfig
-
-    def run(self) -> Iterator[str]:
-        from prottune.prediction import predict
-
-        with _fetched(self.model) as folder, step("predict", self.settings) as tracker:
-            report = predict(folder, self.source, self.output, self.settings)
-            tracker.numbers(numbers(report, "predict"))
-        figures = ", ".join(f"{name.replace('_', ' ')} {value:,g}" for name, value in numbers(report).items())
-        yield f"{self.output}: {figures}"
-
-
 COMMANDS: dict[str, type[Command]] = {
     "sample": Sample,
     "ingest": Ingest,
@@ -212,16 +173,8 @@ COMMANDS: dict[str, type[Command]] = {
     "rollback": Rollback,
     "serve": Serve,
     "predict": Predict,
+    "explain": Explain,
 }
-
-
-@contextmanager
-def _fetched(uri: str) -> Iterator[Path]:
-    """Yield the folder behind a path or an address."""
-    from prottune.storage import fetch_folder
-
-    with tempfile.TemporaryDirectory(prefix="prottune-model-") as scratch:
-        yield fetch_folder(uri, Path(scratch) / "model")
 
 
 @contextmanager
@@ -235,7 +188,7 @@ def _champion(where: str) -> Iterator[tuple[Path | None, str]]:
         with champion_folder() as found:
             yield found
     else:
-        with _fetched(where) as folder:
+        with fetched_model(where) as folder:
             yield folder, ""
 
 

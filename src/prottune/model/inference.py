@@ -66,6 +66,12 @@ class Predictor:
         return cls(*load_model(folder, choose_precision(precision, device), device))
 
     @property
+    def model(self) -> LocationModel:
+        """The model behind the answers, for those who look inside it."""
+        model: LocationModel = self._model
+        return model
+
+    @property
     def tells_membrane(self) -> bool:
         """Whether answers also say if the protein is bound to a membrane."""
         return self.description.membrane
