@@ -8,9 +8,7 @@ from prottune.alphabet import encode
 from prottune.model.calibration import (
     NOBODY,
     calibrated_loss,
-    energy,
     fit_confident_above,
-    fit_energy_below,
     fit_temperature,
     fold_temperature,
 )
@@ -72,17 +70,6 @@ def test_a_folded_temperature_divides_the_logits(head):
     torch.testing.assert_close(model(batch), before_BC / 2.5, rtol=0, atol=1e-5)
 
 
-def test_energy_is_low_for_what_the_model_recognises():
-    energies = energy(torch.tensor([[0.0, 0.0], [10.0, 0.0]]))
-    assert energies.tolist() == pytest.approx([-math.log(2), -10.0000454])
-
-
-def test_one_in_a_hundred_validation_proteins_is_unlike_training():
-    logits_NC = torch.tensor([[float(i), -1e9] for i in range(1000)])
-    energy_below = fit_energy_below(logits_NC)
-    assert (energy(logits_NC) > energy_below).sum() == 10
-
-
 def answers(probabilities, is_right):
     """Two-location logits whose answers have these probabilities and are right or wrong as told."""
     logits_NC = torch.tensor([[math.log(p / (1 - p)), 0.0] for p in probabilities], dtype=torch.float64)
@@ -93,22 +80,29 @@ def test_confidence_starts_where_nine_of_ten_answers_are_right():
     probabilities = [0.95 - 0.001 * i for i in range(40)]
     logits_NC, labels_N = answers(probabilities, [True] * 27 + [False] * 13)
     # The first 27 and 3 wrong ones make 30 answers of which 27 are right: 0.9.
-    assert fit_confident_above(logits_NC, labels_N) == pytest.approx(probabilities[29])
+    assert fit_confident_above(logits_NC, labels_N, 0.9) == pytest.approx(probabilities[29])
+
+
+def test_who_wants_more_right_answers_gets_a_higher_threshold():
+    probabilities = [0.95 - 0.001 * i for i in range(40)]
+    logits_NC, labels_N = answers(probabilities, [True] * 27 + [False] * 13)
+    assert fit_confident_above(logits_NC, labels_N, 1.0) == pytest.approx(probabilities[26])
+    assert fit_confident_above(logits_NC, labels_N, 0.675) == pytest.approx(probabilities[39])
 
 
 def test_answers_of_one_probability_are_confident_together_or_not_at_all():
     logits_NC, labels_N = answers([0.9] * 30 + [0.8] * 30, [True] * 30 + [True] * 20 + [False] * 10)
-    assert fit_confident_above(logits_NC, labels_N) == pytest.approx(0.9)
+    assert fit_confident_above(logits_NC, labels_N, 0.9) == pytest.approx(0.9)
 
 
 def test_a_model_that_is_never_right_often_enough_is_never_confident():
     logits_NC, labels_N = answers([0.9] * 50, [True, False] * 25)
-    assert fit_confident_above(logits_NC, labels_N) == NOBODY
+    assert fit_confident_above(logits_NC, labels_N, 0.9) == NOBODY
 
 
 def test_a_few_right_answers_are_no_ground_for_confidence():
     logits_NC, labels_N = answers([0.99] * 19 + [0.6] * 100, [True] * 19 + [False] * 100)
-    assert fit_confident_above(logits_NC, labels_N) == NOBODY
+    assert fit_confident_above(logits_NC, labels_N, 0.9) == NOBODY
 
 
 def test_calibrated_loss_does_not_see_overconfidence():

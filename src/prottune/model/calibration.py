@@ -1,4 +1,4 @@
-"""From logits to honest probabilities: temperature, and the thresholds for `confident` and `unlike_training`.
+"""From logits to honest probabilities: temperature, and the threshold for `confident`.
 
 All is fitted on validation proteins and written into the model. Shapes: N proteins, C locations, K proteins
 whose membrane flag is known.
@@ -77,21 +77,8 @@ def fold_temperature(layer: nn.Linear, temperature: float) -> None:
             parameter.div_(temperature)
 
 
-def energy(logits_NC: Tensor) -> Tensor:
-    """Score how little a model recognises a protein: low for what it was trained on, high for the foreign.
-
-    Source: Liu et al. 2020, "Energy-based out-of-distribution detection", equation 3 (T = 1).
-    """
-    return -torch.logsumexp(logits_NC, dim=1)
-
-
-def fit_energy_below(logits_NC: Tensor, share: float = 0.99) -> float:
-    """The energy that this share of the validation proteins stay below; the rest is unlike training."""
-    return float(energy(logits_NC.double()).quantile(share))
-
-
-def fit_confident_above(logits_NC: Tensor, labels_N: Tensor, min_accuracy: float = 0.9) -> float:
-    """The smallest probability such that validation answers of at least it are right often enough.
+def fit_confident_above(logits_NC: Tensor, labels_N: Tensor, min_accuracy: float) -> float:
+    """The smallest probability such that, of the validation answers of at least it, this share is right.
 
     `NOBODY` if there is none, or if it would rest on fewer than `MIN_ANSWERS` answers.
     """
