@@ -28,14 +28,12 @@ def write_tiny_model(
     from prottune.model.folder import ModelDescription, save_model
     from prottune.model.golden import write_golden
     from prottune.model.inference import Predictor
-    from prottune.model.likeness import fit_likeness
 
     torch.manual_seed(seed)
     model = load_base("tiny", "", "attention", labels, 0.0, membrane=membrane).eval()
     with torch.no_grad():
         for layer in model.output_layers():
             layer.weight.mul_(30)  # random answers, but not all alike
-    likeness = fit_likeness(torch.randn(100, model.config.hidden_size), torch.arange(100) % len(labels))
     description = ModelDescription(
         label_set="custom",
         labels=labels,
@@ -48,10 +46,10 @@ def write_tiny_model(
         base_digest="1" * 64,
         confident_above=0.5,
         membrane_temperature=1.0 if membrane else None,
-        unlike_above=1.0,
+        energy_below=0.0,
         versions={"torch": torch.__version__},
     )
     with new_folder(folder, "train", TinyConfig(seed)) as draft:
-        save_model(model, draft.path, description, likeness)
-        write_golden(draft.path, Predictor(model, description, likeness))
+        save_model(model, draft.path, description)
+        write_golden(draft.path, Predictor(model, description))
     return folder

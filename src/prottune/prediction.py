@@ -6,10 +6,9 @@ this order:
     accession        first word of the header; of `sp|P12345|NAME_HUMAN` the middle part
     location         the most probable location
     probability      its probability
-    confident        validation answers of at least this probability were right often enough (9 of 10, unless
-                     training was told otherwise)
-    unlike_training  the protein is less like the training proteins than 99 % of the validation proteins are;
-                     empty if the model does not tell
+    confident        validation answers of at least this probability were right often enough: in 9 of 10
+                     proteins, unless training was told otherwise
+    unlike_training  the model recognises less of this protein than of 99 % of the validation proteins
     truncated        only part of the protein was read
     num_residues     residues of the whole protein
     p_<location>     probability of each location, in the order of the model's labels: p_nucleus ...
@@ -203,7 +202,7 @@ def _count(counts: Counter[str], locations: Counter[str], answers: Sequence[Pred
     counts["proteins"] += len(answers)
     counts["residues"] += sum(answer.num_residues for answer in answers)
     for name in ("confident", "unlike_training", "truncated"):
-        counts[name] += sum(bool(getattr(answer, name)) for answer in answers)
+        counts[name] += sum(getattr(answer, name) for answer in answers)
 
 
 @contextmanager

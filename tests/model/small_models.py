@@ -4,12 +4,10 @@ import numpy as np
 import torch
 from transformers import BertConfig
 
-from prottune.alphabet import ALPHABET_SHA256, STANDARD_RESIDUES, VOCABULARY, encode
+from prottune.alphabet import ALPHABET_SHA256, STANDARD_RESIDUES, VOCABULARY
 from prottune.artifacts import new_folder
 from prottune.model.classifier import LocationModel, new_config
 from prottune.model.folder import ModelDescription, save_model
-from prottune.model.likeness import fit_likeness
-from prottune.model.packed import PackedBatch
 
 LABELS = ("Nucleus", "Lysosome/Vacuole", "Peroxisome")
 
@@ -52,24 +50,14 @@ def description(head, **changes):
         "dataset_digest": "d" * 64,
         "base_model": "small",
         "base_digest": "b" * 64,
+        "energy_below": 100.0,
         "versions": {"prottune": "0"},
     }
     return ModelDescription(**{**values, **changes})
 
 
-def features_of(model, sequences):
-    with torch.no_grad():
-        return model.features(PackedBatch.from_ids([encode([sequence])[0] for sequence in sequences]))
-
-
-def likeness_of(model, sequences):
-    """What a model would know of these sequences had it learned from them, the locations in turn."""
-    return fit_likeness(features_of(model, sequences), torch.arange(len(sequences)) % len(model.labels))
-
-
-def write_model(folder, model, likeness=None, **changes):
+def write_model(folder, model, **changes):
     """Write a finished model folder as training does."""
     with new_folder(folder, "train", None) as draft:
-        described = description(model.config.head, labels=model.labels, **changes)
-        save_model(model, draft.path, described, likeness)
+        save_model(model, draft.path, description(model.config.head, labels=model.labels, **changes))
     return folder

@@ -8,7 +8,9 @@ from prottune.alphabet import encode
 from prottune.model.calibration import (
     NOBODY,
     calibrated_loss,
+    energy,
     fit_confident_above,
+    fit_energy_below,
     fit_temperature,
     fold_temperature,
 )
@@ -68,6 +70,17 @@ def test_a_folded_temperature_divides_the_logits(head):
     before_BC = model(batch)
     fold_temperature(model.classifier, 2.5)
     torch.testing.assert_close(model(batch), before_BC / 2.5, rtol=0, atol=1e-5)
+
+
+def test_energy_is_low_for_what_the_model_recognises():
+    energies = energy(torch.tensor([[0.0, 0.0], [10.0, 0.0]]))
+    assert energies.tolist() == pytest.approx([-math.log(2), -10.0000454])
+
+
+def test_one_in_a_hundred_validation_proteins_is_unlike_training():
+    logits_NC = torch.tensor([[float(i), -1e9] for i in range(1000)])
+    energy_below = fit_energy_below(logits_NC)
+    assert (energy(logits_NC) > energy_below).sum() == 10
 
 
 def answers(probabilities, is_right):

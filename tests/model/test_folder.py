@@ -8,7 +8,6 @@ from prottune.alphabet import encode
 from prottune.artifacts import new_folder
 from prottune.errors import ArtifactError
 from prottune.model.folder import DESCRIPTION_FILE, HEADS_FILE, WEIGHTS_FILE, load_model, save_model
-from prottune.model.likeness import read_likeness
 from prottune.model.packed import PackedBatch
 from tests.model.small_models import LABELS, description, random_sequence, small_model, write_model
 
@@ -88,20 +87,6 @@ def rewritten(tmp_path, change):
         path = draft.path / DESCRIPTION_FILE
         path.write_text(json.dumps(change(json.loads(path.read_text()))))
     return tmp_path / "model"
-
-
-def test_a_folder_from_before_distances_were_kept_loads_and_has_none(tmp_path):
-    def as_it_was(content):
-        return {
-            **{key: value for key, value in content.items() if key != "unlike_above"},
-            "energy_below": -2.0,
-        }
-
-    folder = rewritten(tmp_path, as_it_was)
-    _, found = load_model(folder)
-    assert found == description("mean")
-    assert found.unlike_above is None
-    assert read_likeness(folder) is None
 
 
 @pytest.mark.parametrize(

@@ -8,21 +8,13 @@ from prottune.model.calibration import NOBODY
 from prottune.model.golden import GOLDEN_FILE, read_golden, write_golden
 from prottune.model.inference import Predictor
 from prottune.model.precision import choose_precision
-from tests.model.small_models import (
-    LABELS,
-    description,
-    features_of,
-    likeness_of,
-    random_sequence,
-    small_model,
-    write_model,
-)
+from tests.model.small_models import LABELS, description, random_sequence, small_model, write_model
 
 SEQUENCES = [random_sequence(length) for length in (40, 1, 254, 9, 100, 12)]
 
 
-def predictor(head="attention", likeness=None, **changes):
-    return Predictor(small_model(head), description(head, **changes), likeness)
+def predictor(head="attention", **changes):
+    return Predictor(small_model(head), description(head, **changes))
 
 
 def test_an_answer_names_the_most_probable_location():
@@ -88,43 +80,34 @@ def test_a_protein_beyond_the_position_table_is_cut_to_it():
     assert cut.truncated
 
 
-def test_confidence_follows_the_models_threshold():
+def test_confidence_and_likeness_follow_the_models_thresholds():
     plain = predictor().predict(SEQUENCES)
     highest = max(plain, key=lambda answer: answer.probability)
     answers = predictor(confident_above=highest.probability).predict(SEQUENCES)
     assert [answer.confident for answer in answers] == [answer is highest for answer in plain]
     assert not any(answer.confident for answer in predictor(confident_above=NOBODY).predict(SEQUENCES))
     assert all(answer.confident for answer in predictor(confident_above=0.0).predict(SEQUENCES))
+    assert all(answer.unlike_training for answer in predictor(energy_below=-1e9).predict(SEQUENCES))
+    assert not any(answer.unlike_training for answer in predictor(energy_below=1e9).predict(SEQUENCES))
 
 
-def test_likeness_is_the_distance_from_the_training_proteins_and_has_a_limit(head):
-    model = small_model(head)
-    likeness = likeness_of(model, [random_sequence(60, seed) for seed in range(60)])
-    expected = [float(likeness.distance(features_of(model, [sequence]))) for sequence in SEQUENCES]
-    limit = sorted(expected)[3]
-    answers = predictor(head, likeness, unlike_above=limit * 1.001).predict(SEQUENCES)
-    assert [answer.unlikeness for answer in answers] == pytest.approx(expected, rel=1e-4)
-    assert [answer.unlike_training for answer in answers] == [distance > limit for distance in expected]
+def test_what_is_unlike_training_has_more_energy_than_the_limit(head):
+    limit = sorted(answer.unlikeness for answer in predictor(head).predict(SEQUENCES))[3]
+    answers = predictor(head, energy_below=limit + 1e-4).predict(SEQUENCES)
+    assert [answer.unlike_training for answer in answers] == [
+        answer.unlikeness > limit + 1e-4 for answer in answers
+    ]
     assert sum(answer.unlike_training for answer in answers) == 2
-
-
-def test_a_model_without_likeness_tells_nothing_of_it():
-    for answer in predictor().predict(SEQUENCES):
-        assert answer.unlike_training is None
-        assert answer.unlikeness is None
 
 
 def test_a_folder_answers_as_the_model_that_was_saved(tmp_path, head):
     model = small_model(head)
-    likeness = likeness_of(model, SEQUENCES)
-    folder = write_model(tmp_path / "model", model, likeness, unlike_above=1.0)
-    expected = Predictor(model, description(head, unlike_above=1.0), likeness).predict(SEQUENCES)
+    expected = Predictor(model, description(head)).predict(SEQUENCES)
+    folder = write_model(tmp_path / "model", model)
     loaded = Predictor.load(folder, "fp32")
     assert loaded.labels == LABELS
     for one, other in zip(expected, loaded.predict(SEQUENCES), strict=True):
         np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=0, atol=1e-6)
-        assert other.unlikeness == pytest.approx(one.unlikeness, rel=1e-5)
-        assert other.unlike_training == one.unlike_training
     for one, other in zip(expected, Predictor.load(folder, "bf16").predict(SEQUENCES), strict=True):
         np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=0, atol=0.1)
 

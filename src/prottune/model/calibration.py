@@ -1,4 +1,4 @@
-"""From logits to honest probabilities: temperature, and the threshold for `confident`.
+"""From logits to honest probabilities: temperature, and the thresholds for `confident` and `unlike_training`.
 
 All is fitted on validation proteins and written into the model. Shapes: N proteins, C locations, K proteins
 whose membrane flag is known.
@@ -15,6 +15,8 @@ from torch.nn import functional
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 MIN_ANSWERS = 20
 """A threshold that fewer validation answers pass says nothing about their accuracy."""
+LIKE_SHARE = 0.99
+"""Share of the validation proteins that count as like training: one alarm in a hundred proteins is false."""
 NOBODY = 1.0
 """The confidence threshold of a model that never is right often enough: no answer passes it."""
 
@@ -75,6 +77,22 @@ def fold_temperature(layer: nn.Linear, temperature: float) -> None:
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.div_(temperature)
+
+
+def energy(logits_NC: Tensor) -> Tensor:
+    """Score how little a model recognises a protein: low for what it was trained on, high for the foreign.
+
+    Mahalanobis distances of the features were tried beside it on real proteins and told strangers no better
+    than a coin does (docs/training.md).
+
+    Source: Liu et al. 2020, "Energy-based out-of-distribution detection", equation 3 (T = 1).
+    """
+    return -torch.logsumexp(logits_NC, dim=1)
+
+
+def fit_energy_below(logits_NC: Tensor) -> float:
+    """The energy that `LIKE_SHARE` of the validation proteins stay below; the rest is unlike training."""
+    return float(energy(logits_NC.double()).quantile(LIKE_SHARE))
 
 
 def fit_confident_above(logits_NC: Tensor, labels_N: Tensor, min_accuracy: float) -> float:

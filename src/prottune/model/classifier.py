@@ -117,20 +117,10 @@ class LocationModel(PreTrainedModel):  # type: ignore[misc]
 
         Raises: DataError if a protein has more tokens than the model has positions.
         """
-        return self.logits(self.features(batch))
-
-    def features(self, batch: PackedBatch) -> Tensor:
-        """Return what the last layers read of each protein, fp32 [B, D].
-
-        Raises: DataError if a protein has more tokens than the model has positions.
-        """
         hidden_TD = self.encode(batch) if batch.hidden_TD is None else batch.hidden_TD
-        features_BD: Tensor = self.head(hidden_TD, batch)
-        return features_BD.float()
-
-    def logits(self, features_BD: Tensor) -> Tensor:
-        """Return the last layers' fp32 logits [B, O]."""
+        features_BD = self.head(hidden_TD, batch)
         with torch.autocast(features_BD.device.type, enabled=False):
+            features_BD = features_BD.float()
             return torch.cat([layer(features_BD) for layer in self.output_layers()], dim=1)
 
     def encode(self, batch: PackedBatch) -> Tensor:

@@ -17,7 +17,6 @@ from prottune.artifacts import read_manifest
 from prottune.errors import ArtifactError
 from prottune.model.classifier import LocationConfig, LocationModel, new_config
 from prottune.model.heads import HEADS
-from prottune.model.likeness import Likeness
 from prottune.model.tokenizer import save_tokenizer
 
 DESCRIPTION_FILE = "prottune.json"
@@ -50,11 +49,10 @@ class ModelDescription:
     membrane_temperature: float | None = None
     """The same of the membrane's output; None if the model has no such output."""
     confident_above: float = 1.0
-    """Validation answers with at least this probability were right in `confident_accuracy` (a setting of
-    training) of all cases; 1 means that no probability is enough, and no answer is confident."""
-    unlike_above: float | None = None
-    """99 % of the validation proteins lie within this distance of the training proteins; what lies farther is
-    unlike them. None in folders from before distances were kept."""
+    """Of the validation answers with at least this probability, `confident_accuracy` (a setting of training)
+    were right; 1 means that no probability is enough, and no answer is confident."""
+    energy_below: float
+    """99 % of the validation proteins have less energy (-logsumexp of the logits); more is unlike them."""
     versions: dict[str, str]
 
     @property
@@ -65,22 +63,15 @@ class ModelDescription:
 
 _SECOND_TASK = {"membrane_temperature"}
 """Fields that only a model with a second task has: all others are as they were before there was one."""
-_LATER = {"unlike_above"}
-"""Fields that older folders do not have."""
-_RETIRED = {"energy_below"}
-"""Fields that older folders have and nothing reads any more."""
 
 
-def save_model(
-    model: LocationModel, folder: Path, description: ModelDescription, likeness: Likeness | None = None
-) -> None:
-    """Write config, weights, tokenizer, description and likeness into a folder in the making.
+def save_model(model: LocationModel, folder: Path, description: ModelDescription) -> None:
+    """Write config, weights, tokenizer and description into a folder in the making.
 
     A BERT with head `cls` becomes a stock BertForSequenceClassification. Else the encoder's weights keep the
     names of its family, and the head goes to `heads.safetensors`. So does the membrane's output in any case.
     """
     assert description.membrane == model.config.membrane, "the description is this model's"
-    assert (description.unlike_above is None) == (likeness is None), "a distance has its limit"
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     stock = _is_stock(model.config)
     together = (f"{model.base_model_prefix}.", *(("head.", "classifier.") if stock else ()))
@@ -91,8 +82,6 @@ def save_model(
     _save_weights(main, folder / WEIGHTS_FILE)
     if heads:
         _save_weights(heads, folder / HEADS_FILE)
-    if likeness is not None:
-        likeness.save(folder)
     _write(folder / CONFIG_FILE, _config(model))
     save_tokenizer(folder, model.layout.max_tokens)
     content = asdict(description)
@@ -206,12 +195,10 @@ def _read_description(path: Path) -> ModelDescription:
     except ValueError as error:
         raise ArtifactError(f"{path}: not JSON ({error})") from error
     expected = {field.name for field in fields(ModelDescription)}
-    needed, allowed = expected - _SECOND_TASK - _LATER, expected | _RETIRED
-    if not isinstance(content, dict) or not needed <= set(content) <= allowed:
+    if not isinstance(content, dict) or not expected - _SECOND_TASK <= set(content) <= expected:
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
         raise ArtifactError(f"{path}: fields {found}, expected {sorted(expected)}")
-    values = {name: value for name, value in content.items() if name in expected}
-    return ModelDescription(**{**values, "labels": tuple(values["labels"])})
+    return ModelDescription(**{**content, "labels": tuple(content["labels"])})
 
 
 def _write(path: Path, content: object) -> None:

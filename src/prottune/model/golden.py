@@ -48,8 +48,7 @@ def read_golden(folder: Path) -> list[dict[str, Any]]:
     """The golden answers of a model folder: accession, sequence, location, probabilities by location.
 
     And `membrane`, the probability of being bound to one, if the model tells that; in folders that are not
-    too old, `confident` and `unlike_training`, which an endpoint in another precision may see otherwise
-    close to their thresholds.
+    too old, `confident` and `unlike_training`, which another precision may turn round near a threshold.
 
     Raises: ArtifactError if the folder has none.
     """

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from prottune.alphabet import NUM_SPECIAL_TOKENS, clean, cut, encode
 from prottune.errors import DataError
-from prottune.model.calibration import NOBODY
+from prottune.model.calibration import NOBODY, energy
 from prottune.model.classifier import LocationModel, split_logits
 from prottune.model.folder import ModelDescription, load_model
-from prottune.model.likeness import Likeness, read_likeness
 from prottune.model.packed import PackedBatch
 from prottune.model.precision import choose_precision
 
@@ -34,13 +33,12 @@ class Prediction:
     """The most probable one."""
     probability: float
     confident: bool
-    """Validation answers of at least this probability were right often enough (9 of 10, unless training was
-    told otherwise)."""
-    unlike_training: bool | None
-    """The protein is less like the training proteins than 99 % of the validation proteins are; None from a
-    model that does not tell."""
-    unlikeness: float | None
-    """Its distance from the training proteins, theirs being about 1; None from a model that does not tell."""
+    """Validation answers of at least this probability were right often enough: in 9 of 10 proteins, unless
+    training was told otherwise."""
+    unlike_training: bool
+    """The model recognises less of this protein than of 99 % of the validation proteins."""
+    unlikeness: float
+    """How little the model recognises of it: its energy, the higher the less."""
     truncated: bool
     """Only part of the protein was read, by the model's cut policy."""
     num_residues: int
@@ -52,15 +50,12 @@ class Prediction:
 class Predictor:
     """Answers for proteins with one model; the same protein gets the same answer alone or among others."""
 
-    def __init__(
-        self, model: LocationModel, description: ModelDescription, likeness: Likeness | None = None
-    ) -> None:
+    def __init__(self, model: LocationModel, description: ModelDescription) -> None:
         """Take a model that is ready to answer; `load` makes one from a folder."""
         self.description = description
         self.labels: tuple[str, ...] = description.labels
         self._model = model.eval()
         self._device = next(model.parameters()).device
-        self._likeness = likeness.to(self._device) if likeness else None
 
     @classmethod
     def load(cls, folder: Path, precision: str = "auto") -> Predictor:
@@ -71,8 +66,7 @@ class Predictor:
         Raises: ArtifactError if the folder is damaged or of another format.
         """
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model, description = load_model(folder, choose_precision(precision, device), device)
-        return cls(model, description, read_likeness(folder))
+        return cls(*load_model(folder, choose_precision(precision, device), device))
 
     @property
     def tells_membrane(self) -> bool:
@@ -92,52 +86,46 @@ class Predictor:
         """
         cleaned = [_clean(sequence, number) for number, sequence in enumerate(sequences, start=1)]
         read = [cut(sequence, self.max_residues, self.description.cut) for sequence in cleaned]
-        logits_NO = torch.empty(len(read), self._model.num_outputs)
-        distance_N = torch.empty(len(read))
+        logits_NO = np.empty((len(read), self._model.num_outputs), np.float32)
         for members in _batches([len(sequence) for sequence in read], TOKENS_PER_BATCH[self._device.type]):
-            logits_NO[members], distance_N[members] = self._read([read[member] for member in members])
-        logits_NC, membrane_N = split_logits(logits_NO, len(self.labels))
+            logits_NO[members] = self._logits([read[member] for member in members])
+        logits_NC, membrane_N = split_logits(torch.from_numpy(logits_NO), len(self.labels))
         probabilities_NC = logits_NC.softmax(dim=1).numpy()
-        nothing: list[float | None] = [None] * len(read)
-        unlikeness_N = nothing if self._likeness is None else distance_N.tolist()
-        bound_N = nothing if membrane_N is None else membrane_N.sigmoid().tolist()
+        energy_N = energy(logits_NC).tolist()
+        bound_N = [None] * len(read) if membrane_N is None else membrane_N.sigmoid().tolist()
         return [
             self._prediction(
-                probabilities_NC[index], unlikeness_N[index], bound_N[index], len(whole), len(read[index])
+                probabilities_NC[index], energy_N[index], bound_N[index], len(whole), len(read[index])
             )
             for index, whole in enumerate(cleaned)
         ]
 
     @torch.inference_mode()
-    def _read(self, sequences: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Logits [B, O] of some proteins, and how far they lie from training's, [B]; NaN if unknown."""
+    def _logits(self, sequences: Sequence[str]) -> npt.NDArray[np.float32]:
         flat, offsets = encode(sequences)
         batch = PackedBatch.from_ids(np.split(flat, offsets[1:-1]))
-        features_BD = self._model.features(batch.to(self._device))
-        if self._likeness is None:
-            distance_B = torch.full((len(sequences),), torch.nan)
-        else:
-            distance_B = self._likeness.distance(features_BD).cpu()
-        return self._model.logits(features_BD).cpu(), distance_B
+        logits_BO: Tensor = self._model(batch.to(self._device))
+        logits: npt.NDArray[np.float32] = logits_BO.cpu().numpy()
+        return logits
 
     def _prediction(
         self,
         probabilities_C: npt.NDArray[np.float32],
-        unlikeness: float | None,
+        energy: float,
         membrane: float | None,
         num_residues: int,
         num_read: int,
     ) -> Prediction:
         best = int(probabilities_C.argmax())
         probability = float(probabilities_C[best])
-        threshold, limit = self.description.confident_above, self.description.unlike_above
+        threshold = self.description.confident_above
         return Prediction(
             probabilities=probabilities_C,
             location=self.labels[best],
             probability=probability,
             confident=threshold < NOBODY and probability >= threshold,
-            unlike_training=None if unlikeness is None or limit is None else unlikeness > limit,
-            unlikeness=unlikeness,
+            unlike_training=energy > self.description.energy_below,
+            unlikeness=energy,
             truncated=num_read < num_residues,
             num_residues=num_residues,
             membrane=membrane,

@@ -21,7 +21,7 @@ from prottune.records import Split, read_tokens
 from prottune.training.adaptation import adapt, adaptation_facts
 from prottune.training.examples import Examples, read_examples
 from prottune.training.features import with_features
-from prottune.training.finishing import Finish, write_model
+from prottune.training.finishing import write_model
 from prottune.training.history import HISTORY_FILE, HistoryWriter
 from prottune.training.job import Job, present, write_failure, write_report
 from prottune.training.keeping import NOBODY, CheckpointKeeper, Keeper
@@ -94,8 +94,7 @@ def _run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
         outcome = loop.run()
     if not ranks.leads:
         return None
-    finish = Finish(job, train, validation, ranks, precision)
-    temperature = write_model(finish, model, outcome.best).temperature
+    temperature = write_model(job, model, outcome.best, validation).temperature
     facts = {
         "precision": str(precision).removeprefix("torch."),
         "device": ranks.device.type,
