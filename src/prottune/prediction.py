@@ -6,7 +6,8 @@ this order:
     accession        first word of the header; of `sp|P12345|NAME_HUMAN` the middle part
     location         the most probable location
     probability      its probability
-    confident        validation answers of at least this probability were right in 9 of 10 proteins
+    confident        validation answers of at least this probability were right often enough: in 9 of 10
+                     proteins, unless training was told otherwise
     unlike_training  the model recognises less of this protein than of 99 % of the validation proteins
     truncated        only part of the protein was read
     num_residues     residues of the whole protein

@@ -93,22 +93,29 @@ def test_confidence_starts_where_nine_of_ten_answers_are_right():
     probabilities = [0.95 - 0.001 * i for i in range(40)]
     logits_NC, labels_N = answers(probabilities, [True] * 27 + [False] * 13)
     # The first 27 and 3 wrong ones make 30 answers of which 27 are right: 0.9.
-    assert fit_confident_above(logits_NC, labels_N) == pytest.approx(probabilities[29])
+    assert fit_confident_above(logits_NC, labels_N, 0.9) == pytest.approx(probabilities[29])
+
+
+def test_who_wants_more_right_answers_gets_a_higher_threshold():
+    probabilities = [0.95 - 0.001 * i for i in range(40)]
+    logits_NC, labels_N = answers(probabilities, [True] * 27 + [False] * 13)
+    assert fit_confident_above(logits_NC, labels_N, 1.0) == pytest.approx(probabilities[26])
+    assert fit_confident_above(logits_NC, labels_N, 0.675) == pytest.approx(probabilities[39])
 
 
 def test_answers_of_one_probability_are_confident_together_or_not_at_all():
     logits_NC, labels_N = answers([0.9] * 30 + [0.8] * 30, [True] * 30 + [True] * 20 + [False] * 10)
-    assert fit_confident_above(logits_NC, labels_N) == pytest.approx(0.9)
+    assert fit_confident_above(logits_NC, labels_N, 0.9) == pytest.approx(0.9)
 
 
 def test_a_model_that_is_never_right_often_enough_is_never_confident():
     logits_NC, labels_N = answers([0.9] * 50, [True, False] * 25)
-    assert fit_confident_above(logits_NC, labels_N) == NOBODY
+    assert fit_confident_above(logits_NC, labels_N, 0.9) == NOBODY
 
 
 def test_a_few_right_answers_are_no_ground_for_confidence():
     logits_NC, labels_N = answers([0.99] * 19 + [0.6] * 100, [True] * 19 + [False] * 100)
-    assert fit_confident_above(logits_NC, labels_N) == NOBODY
+    assert fit_confident_above(logits_NC, labels_N, 0.9) == NOBODY
 
 
 def test_calibrated_loss_does_not_see_overconfidence():

@@ -91,6 +91,15 @@ def test_confidence_and_likeness_follow_the_models_thresholds():
     assert not any(answer.unlike_training for answer in predictor(energy_below=1e9).predict(SEQUENCES))
 
 
+def test_what_is_unlike_training_has_more_energy_than_the_limit(head):
+    limit = sorted(answer.unlikeness for answer in predictor(head).predict(SEQUENCES))[3]
+    answers = predictor(head, energy_below=limit + 1e-4).predict(SEQUENCES)
+    assert [answer.unlike_training for answer in answers] == [
+        answer.unlikeness > limit + 1e-4 for answer in answers
+    ]
+    assert sum(answer.unlike_training for answer in answers) == 2
+
+
 def test_a_folder_answers_as_the_model_that_was_saved(tmp_path, head):
     model = small_model(head)
     expected = Predictor(model, description(head)).predict(SEQUENCES)

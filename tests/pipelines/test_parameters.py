@@ -33,6 +33,7 @@ NOT_OFFERED = {
     "tokens_per_pass": "for cards with little memory, as gradient_checkpointing",
     "gradient_checkpointing": "for cards with little memory; the cluster's are chosen for the model",
     "compress_gradients": "for slow networks between nodes; processes of one node do not need it",
+    "confident_accuracy": "nine of ten, as it is read everywhere; the rejection curve shows the others",
     "keep_checkpoints": "two: the newest, and the one before it if the newest is damaged",
     "rank_timeout_seconds": "a guard, not a choice",
     "max_known_share": "a guard: of the records that a model was trained from it knows no test protein",

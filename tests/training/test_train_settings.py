@@ -22,6 +22,8 @@ from prottune.training.settings import TrainConfig
         ("max_grad_norm", float("nan"), "expected a number above 0"),
         ("warmup_share", 1.0, "expected at least 0, below 1"),
         ("head_dropout", -0.1, "expected at least 0, below 1"),
+        ("confident_accuracy", 0.0, "expected above 0, at most 1"),
+        ("confident_accuracy", 1.1, "expected above 0, at most 1"),
         ("weight_decay", -1.0, "expected at least 0"),
         ("membrane_weight", -0.5, "expected at least 0"),
         ("membrane_weight", float("nan"), "expected at least 0"),

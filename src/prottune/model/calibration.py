@@ -15,6 +15,8 @@ from torch.nn import functional
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 MIN_ANSWERS = 20
 """A threshold that fewer validation answers pass says nothing about their accuracy."""
+LIKE_SHARE = 0.99
+"""Share of the validation proteins that count as like training: one alarm in a hundred proteins is false."""
 NOBODY = 1.0
 """The confidence threshold of a model that never is right often enough: no answer passes it."""
 
@@ -80,18 +82,21 @@ def fold_temperature(layer: nn.Linear, temperature: float) -> None:
 def energy(logits_NC: Tensor) -> Tensor:
     """Score how little a model recognises a protein: low for what it was trained on, high for the foreign.
 
+    Mahalanobis distances of the features were tried beside it on real proteins and told strangers no better
+    than a coin does (docs/training.md).
+
     Source: Liu et al. 2020, "Energy-based out-of-distribution detection", equation 3 (T = 1).
     """
     return -torch.logsumexp(logits_NC, dim=1)
 
 
-def fit_energy_below(logits_NC: Tensor, share: float = 0.99) -> float:
-    """The energy that this share of the validation proteins stay below; the rest is unlike training."""
-    return float(energy(logits_NC.double()).quantile(share))
+def fit_energy_below(logits_NC: Tensor) -> float:
+    """The energy that `LIKE_SHARE` of the validation proteins stay below; the rest is unlike training."""
+    return float(energy(logits_NC.double()).quantile(LIKE_SHARE))
 
 
-def fit_confident_above(logits_NC: Tensor, labels_N: Tensor, min_accuracy: float = 0.9) -> float:
-    """The smallest probability such that validation answers of at least it are right often enough.
+def fit_confident_above(logits_NC: Tensor, labels_N: Tensor, min_accuracy: float) -> float:
+    """The smallest probability such that, of the validation answers of at least it, this share is right.
 
     `NOBODY` if there is none, or if it would rest on fewer than `MIN_ANSWERS` answers.
     """

@@ -49,7 +49,8 @@ class ModelDescription:
     membrane_temperature: float | None = None
     """The same of the membrane's output; None if the model has no such output."""
     confident_above: float = 1.0
-    """Answers with at least this probability were right in 9 of 10 validation proteins; 1 means none was."""
+    """Of the validation answers with at least this probability, `confident_accuracy` (a setting of training)
+    were right; 1 means that no probability is enough, and no answer is confident."""
     energy_below: float
     """99 % of the validation proteins have less energy (-logsumexp of the logits); more is unlike them."""
     versions: dict[str, str]

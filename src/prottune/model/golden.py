@@ -32,6 +32,8 @@ def write_golden(folder: Path, predictor: Predictor) -> None:
             "sequence": sequence,
             "location": answer.location,
             "probabilities": dict(zip(predictor.labels, answer.probabilities.tolist(), strict=True)),
+            "confident": answer.confident,
+            "unlike_training": answer.unlike_training,
             **({"membrane": answer.membrane} if predictor.tells_membrane else {}),
         }
         for number, (sequence, answer) in enumerate(
@@ -45,7 +47,8 @@ def write_golden(folder: Path, predictor: Predictor) -> None:
 def read_golden(folder: Path) -> list[dict[str, Any]]:
     """The golden answers of a model folder: accession, sequence, location, probabilities by location.
 
-    And `membrane`, the probability of being bound to one, if the model tells that.
+    And `membrane`, the probability of being bound to one, if the model tells that; in folders that are not
+    too old, `confident` and `unlike_training`, which another precision may turn round near a threshold.
 
     Raises: ArtifactError if the folder has none.
     """

@@ -33,9 +33,12 @@ class Prediction:
     """The most probable one."""
     probability: float
     confident: bool
-    """Validation answers of at least this probability were right in 9 of 10 proteins."""
+    """Validation answers of at least this probability were right often enough: in 9 of 10 proteins, unless
+    training was told otherwise."""
     unlike_training: bool
     """The model recognises less of this protein than of 99 % of the validation proteins."""
+    unlikeness: float
+    """How little the model recognises of it: its energy, the higher the less."""
     truncated: bool
     """Only part of the protein was read, by the model's cut policy."""
     num_residues: int
@@ -128,6 +131,7 @@ class Predictor:
             probability=probability,
             confident=threshold < NOBODY and probability >= threshold,
             unlike_training=energy > self.description.energy_below,
+            unlikeness=energy,
             truncated=num_read < num_residues,
             num_residues=num_residues,
             membrane=membrane,

@@ -33,6 +33,7 @@ DECIDES_NOTHING = (
     *("num_processes", "num_nodes", "rank_timeout_seconds", "checkpoint_every", "keep_checkpoints"),
     *("tokens_per_pass", "gradient_checkpointing", "cache_features"),  # memory against time
     *("base_model", "base_revision"),  # its digest decides, not where it was found
+    "confident_accuracy",  # read when the last step is done
 )
 """Settings that may differ when a run is resumed: they say how it runs, not which steps it takes."""
 

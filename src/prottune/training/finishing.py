@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from prottune import __version__
 from prottune.alphabet import ALPHABET_SHA256
 from prottune.model.calibration import (
+    NOBODY,
     fit_confident_above,
     fit_energy_below,
     fit_membrane_temperature,
@@ -27,6 +29,8 @@ from prottune.training.job import Job
 from prottune.training.snapshots import Best
 
 TRAINING_PROTEINS_FILE = "training_proteins.parquet"
+
+_log = logging.getLogger(__name__)
 
 
 def write_model(job: Job, model: LocationModel, best: Best, validation: Examples) -> ModelDescription:
@@ -55,6 +59,13 @@ def _calibrate(job: Job, model: LocationModel, best: Best, validation: Examples)
     if model.membrane is not None and membrane_N is not None:
         membrane_temperature = fit_membrane_temperature(membrane_N, torch.from_numpy(validation.membrane_N))
         fold_temperature(model.membrane, membrane_temperature)
+    confident_above = fit_confident_above(calibrated_NC, labels_N, job.config.confident_accuracy)
+    if confident_above == NOBODY:
+        _log.warning(
+            "no answer will be called confident: no probability is enough for %g of the validation answers "
+            "to be right (confident_accuracy)",
+            job.config.confident_accuracy,
+        )
     return ModelDescription(
         label_set=job.label_set,
         labels=job.labels,
@@ -68,7 +79,7 @@ def _calibrate(job: Job, model: LocationModel, best: Best, validation: Examples)
         base_revision=job.base.facts.revision,
         temperature=temperature,
         membrane_temperature=membrane_temperature,
-        confident_above=fit_confident_above(calibrated_NC, labels_N),
+        confident_above=confident_above,
         energy_below=fit_energy_below(calibrated_NC),
         versions={
             "prottune": __version__,

@@ -64,6 +64,8 @@ class TrainConfig:
     """Compute activations again on the way back instead of keeping them: less memory, a third more work."""
     compress_gradients: bool = False
     """Processes exchange gradients as bf16: half the bytes, 8 significant bits."""
+    confident_accuracy: float = 0.9
+    """Share of validation answers that must be right among those that the model calls confident."""
     precision: str = "auto"
     """auto (bf16 where processor or GPU has it), bf16, fp32."""
     num_processes: int = 1
@@ -96,9 +98,6 @@ class TrainConfig:
         for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}={getattr(self, name)}: expected a number above 0")
-        for name in ("warmup_share", "head_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: expected at least 0, below 1")
         for name in ("weight_decay", "membrane_weight", "patience"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}={getattr(self, name)}: expected at least 0")
@@ -106,7 +105,16 @@ class TrainConfig:
             raise ConfigError(f"tokens_per_batch={self.tokens_per_batch}: expected at least 64")
         if self.tokens_per_pass != 0 and self.tokens_per_pass < 64:
             raise ConfigError(f"tokens_per_pass={self.tokens_per_pass}: expected 0 or at least 64")
+        self._check_shares()
         self._check_adaptation()
+
+    def _check_shares(self) -> None:
+        for name in ("warmup_share", "head_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected at least 0, below 1")
+        for name in ("confident_accuracy", "layer_decay"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected above 0, at most 1")
 
     def _check_adaptation(self) -> None:
         if self.freeze_layers < ALL_LAYERS:
@@ -119,8 +127,6 @@ class TrainConfig:
             raise ConfigError(f"lora_alpha={self.lora_alpha}: expected at least 1")
         if not all(self.lora_target_names):
             raise ConfigError(f"lora_targets={self.lora_targets!r}: expected names with commas between them")
-        if not 0 < self.layer_decay <= 1:
-            raise ConfigError(f"layer_decay={self.layer_decay}: expected above 0, at most 1")
         if self.freeze_layers == ALL_LAYERS:
             self._refuse_what_needs_a_trained_layer()
 
