@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -26,6 +27,7 @@ MIN_ENRICHMENT = 3
 """So many times its share of the length must a signal's share of what speaks for the answer be."""
 MIN_SHARE_OF_PROTEINS = 0.8
 NUM_PROTEINS = 200
+"""Asked for an explanation, of those whose signals leave room for so much: a third of the length or less."""
 
 Signals = Mapping[str, list[tuple[int, int]]]
 
@@ -53,17 +55,28 @@ def signals(folder: Path) -> Signals:
 
 @pytest.fixture(scope="module")
 def marked(folder: Path, signals: Signals) -> list[Protein]:
-    """Test proteins that carry a signal."""
+    """Test proteins whose signals take at most a third of the length: others cannot hold three times as much."""
+    proteins = read_proteins(folder / "records", [Split.TEST])
     return [
-        protein for protein in read_proteins(folder / "records", [Split.TEST]) if protein.accession in signals
+        protein
+        for protein in proteins
+        if 0
+        < in_signals(protein.num_residues, signals.get(protein.accession, [])).mean()
+        <= 1 / MIN_ENRICHMENT
     ]
+
+
+def in_signals(num_residues: int, ranges: list[tuple[int, int]]) -> npt.NDArray[np.bool_]:
+    """True for the residues of the signals, [R]."""
+    is_signal_R = np.zeros(num_residues, bool)
+    for first, last in ranges:
+        is_signal_R[first - 1 : last] = True
+    return is_signal_R
 
 
 def enrichment(found: Attribution, ranges: list[tuple[int, int]]) -> float:
     """How many times as much speaks for the answer in the signals as their length would have by chance."""
-    is_signal_R = np.zeros(len(found.scores_R), bool)
-    for first, last in ranges:
-        is_signal_R[first - 1 : last] = True
+    is_signal_R = in_signals(len(found.scores_R), ranges)
     for_it_R = np.maximum(found.scores_R, 0.0)
     return float(for_it_R[is_signal_R].sum() / for_it_R.sum() / is_signal_R.mean())
 
