@@ -55,7 +55,7 @@ def signals(folder: Path) -> Signals:
 
 @pytest.fixture(scope="module")
 def marked(folder: Path, signals: Signals) -> list[Protein]:
-    """Test proteins whose signals take a third of the length or less: in others three times as much cannot be."""
+    """Test proteins whose signals take a third of it or less: others have no room for three times that."""
     proteins = read_proteins(folder / "records", [Split.TEST])
     return [
         protein
