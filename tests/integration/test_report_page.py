@@ -41,10 +41,12 @@ def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(tmp_path_factory: pytest.TempPathFactory, kept_results: Path) -> Path:
     """The report of a candidate that is held: its champion is wrong about one gate protein only."""
     bench = Bench(tmp_path_factory.mktemp("bench"))
-    bench.run(bench.add_champion(Oracle(bench.proteins, wrong={"GATE0"}), bench.train), "7")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROTTUNE_CACHE", str(kept_results))
+        bench.run(bench.add_champion(Oracle(bench.proteins, wrong={"GATE0"}), bench.train), "7")
     return bench.report
 
 
