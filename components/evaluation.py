@@ -1,7 +1,7 @@
 """The step that scores the new model beside the floor and the champion, and decides."""
 
 from kfp import dsl
-from kfp.dsl import HTML, ClassificationMetrics, Dataset, Input, Metrics, Model, Output, OutputPath
+from kfp.dsl import HTML, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Model, Output, OutputPath
 
 from components import TORCH_IMAGE
 
@@ -17,6 +17,7 @@ def evaluate(
     metrics: Output[Metrics],
     confusion: Output[ClassificationMetrics],
     page: Output[HTML],
+    summary: Output[Markdown],
     reasons: OutputPath(str),
     champion_version: OutputPath(str),
 ) -> str:
@@ -38,7 +39,12 @@ def evaluate(
         tracker.artifact(Path(report.path) / "report.html", "evaluate")
     metrics.metadata.update(numbers(result.metrics))
     confusion.log_confusion_matrix(result.locations, result.confusion)
-    Path(page.path).write_bytes((Path(report.path) / "report.html").read_bytes())
-    Path(reasons).write_text("\n".join(f"- {reason}" for reason in result.reasons))
-    Path(champion_version).write_text(version)
+    confusion.log_roc_curve(*result.roc)
+    for place, text in (
+        (page.path, (Path(report.path) / "report.html").read_text()),
+        (summary.path, result.summary),
+        (reasons, "\n".join(f"- {reason}" for reason in result.reasons)),
+        (champion_version, version),
+    ):
+        Path(place).write_text(text)
     return result.decision

@@ -6,7 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from prottune.reports import bars, heat_map, histogram, lines, paragraph, table, tiles, write_page
+from prottune.charts import bars, heat_map, histogram, lines
+from prottune.reports import numbered, paragraph, table, tiles, write_page
 
 NAMES = ["Lysosome/Vacuole", "<b>$x_1$ & y", "a name that is very much longer than any chart has room for"]
 
@@ -88,6 +89,19 @@ def test_tiles_are_text() -> None:
     assert "<strong>1 &lt; 2</strong>" in tiles([("name", "1 < 2", "note")])
 
 
+def test_a_numbered_list_is_text() -> None:
+    assert numbered(["1 < 2", "so"]) == "<ol><li>1 &lt; 2</li><li>so</li></ol>"
+
+
+def test_dots_are_as_large_as_what_they_stand_for_and_marks_have_names() -> None:
+    svg = lines(
+        {"model": ([0.1, 0.9], [0.1, 0.9]), "floor": ([0.2], [0.2])}, x_label="x", y_label="y",
+        sizes={"model": [1, 400]}, marks={"confident": (0.5, 0.5)},
+    )  # fmt: skip
+    assert {"model", "floor", "confident"} <= set(words(svg))
+    assert len(set(re.findall(r"<path d=\"([^\"]*C[^\"]*)\"", svg))) >= 2
+
+
 def test_a_paragraph_is_text_and_not_html() -> None:
     assert paragraph("<script>1 & 2</script>") == "<p>&lt;script&gt;1 &amp; 2&lt;/script&gt;</p>"
 
@@ -100,6 +114,8 @@ def test_a_page_stands_alone_and_escapes_what_is_text(tmp_path: Path) -> None:
     assert "Summary &amp; more" in page
     assert "<h2>Head &lt;1&gt;</h2>" in page
     assert page.count("<svg") == 1
+    assert 'href="#section-2">Table</a>' in page
+    assert '<section id="section-2">' in page
     outside = [
         link for link in re.findall(r"""(?:src|href)=["']([^"']*)""", page) if not link.startswith("#")
     ]

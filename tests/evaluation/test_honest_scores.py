@@ -80,7 +80,7 @@ def test_proteins_with_a_relative_in_training_are_scored_apart(related: Bench) -
             low <= found[name]["intervals"]["accuracy"][0] <= found[name]["intervals"]["accuracy"][1] <= high
         )
     page = (related.report / "report.html").read_text()
-    assert "far (no relative in training)" in page
+    assert "<h2>Near and far from the training proteins</h2>" in page
     assert "The model was trained on other records than these" in page
 
 

@@ -424,14 +424,40 @@ def test_equal_inputs_make_equal_folders(bench: Bench, tmp_path: Path) -> None:
 def test_the_page_shows_decision_scores_mistakes_and_provenance(bench: Bench) -> None:
     bench.run(bench.add_champion(Oracle(bench.proteins, {"GATE0"}), bench.train), "7")
     page = (bench.report / "report.html").read_text()
-    assert "names the right location for 90.0 % of 90 official test proteins" in page
+    assert "names the right location for 90.0\u00a0% of 90 official test proteins" in page
     assert "It is held" in page
     assert "against the champion version 7&#x27;s 0.983" in page
-    assert page.count("<svg") == 4
-    mistakes = page[page.index("Most confident mistakes") : page.index("Where this comes from")]
+    assert page.count("<svg") == 6
+    mistakes = page[page.index("<h2>The surest mistakes") : page.index("<h2>Where this comes from")]
     assert len(re.findall(r"<td>TEST\d</td>", mistakes)) == 9
     for folder in (bench.records, bench.candidate, bench.folder / "champion"):
         assert read_manifest(folder).digest in page
+
+
+def test_metrics_say_what_the_probabilities_are_worth(bench: Bench) -> None:
+    """10 % of the answers are wrong; all are given with 90 % after a temperature of 1."""
+    report = bench.run()
+    test = bench.json("metrics.json")["test"]
+    assert test["calibration"]["temperature"] == 1.0
+    assert test["calibration"]["before"]["ece"] == pytest.approx(test["ece"], abs=1e-6)
+    (point,) = test["rejection"]
+    assert (point["num_proteins"], point["accuracy"]) == (90, pytest.approx(0.9))
+    assert test["confident"] == {"num_proteins": 90, "share": 1.0, "accuracy": pytest.approx(0.9)}
+    assert test["unlike_training"] == {
+        "num_proteins": 0, "share": 0.0, "accuracy_of_others": pytest.approx(0.9),
+    }  # fmt: skip
+    # Of 270 questions "is it there?", 81 of 90 true ones and 9 of 180 others get 0.9, the rest 0.05.
+    assert report.roc == ([0.0, 0.05, 1.0], [0.0, 0.9, 1.0], [1.0, pytest.approx(0.9), pytest.approx(0.05)])
+    assert test["roc"]["area"] == pytest.approx(0.925)
+
+
+def test_the_summary_in_markdown_has_decision_reasons_and_scores(bench: Bench) -> None:
+    summary = bench.run(bench.add_champion(Oracle(bench.proteins, {"GATE0"}), bench.train), "7").summary
+    assert summary.startswith("# Hold\n")
+    assert "- accuracy 0.900 against the champion version 7's 0.983" in summary
+    assert "## Official test: 90 proteins" in summary
+    assert "| accuracy | 0.900 |" in summary
+    assert "model less champion, with 95 % interval: -0.083 (" in summary
 
 
 def test_a_real_model_is_evaluated_as_the_endpoint_would_load_it(tmp_path: Path) -> None:

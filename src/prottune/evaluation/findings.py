@@ -38,6 +38,8 @@ class Findings:
     relatives: Relatives
     """Of the scored proteins among the training proteins of these records."""
     candidate: Scores
+    trust: Scores
+    """What the candidate's probabilities are worth."""
     floor: Scores
     membrane: MembraneScores
     """Of the second task, which has no say in the decision."""
@@ -58,6 +60,7 @@ class Findings:
             floor = self.floor[split]
             metrics[split.value] = {
                 **self.candidate[split],
+                **self.trust[split],
                 "num_known": int(self.is_known[self.exam.rows(split)].sum()),
                 "baseline": {name: floor[name] for name in _BASELINE if name in floor},
                 "membrane": self.membrane[split],

@@ -54,3 +54,7 @@ class EvaluateReport:
     locations: list[str]
     confusion: list[list[int]]
     """Official test: rows are the true locations, columns the answered ones, both in label-set order."""
+    roc: tuple[list[float], list[float], list[float]]
+    """Official test, each location against the rest: false positive rates, true ones, thresholds."""
+    summary: str
+    """Decision and scores in Markdown."""

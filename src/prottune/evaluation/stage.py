@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
@@ -33,7 +34,10 @@ from prottune.evaluation.membrane import score_membrane
 from prottune.evaluation.metrics import Floats
 from prottune.evaluation.page import write_evaluation_page
 from prottune.evaluation.relatives import Relatives, find_relatives
+from prottune.evaluation.reliability import confident_answers, judge_probabilities
+from prottune.evaluation.roc import micro_average_roc
 from prottune.evaluation.settings import EvaluateConfig, EvaluateReport
+from prottune.evaluation.summary import summary_markdown
 from prottune.records import Split, slug
 
 METRICS_FILE = "metrics.json"
@@ -84,6 +88,7 @@ def evaluate(  # noqa: PLR0917  # the shape that every stage has
             is_known=is_known,
             relatives=relatives,
             candidate=candidate,
+            trust=_trust(exam, answers, probabilities, description.get("temperature", 1.0)),
             floor=floor,
             membrane=score_membrane(exam, answers, config),
             comparison=comparison,
@@ -130,6 +135,23 @@ def _score_splits(exam: Exam, probabilities_NC: Floats, groups: Groups, config: 
     return scores
 
 
+def _trust(exam: Exam, answers: Sequence[Answer], probabilities_NC: Floats, temperature: float) -> Scores:
+    """What each split shows of the candidate's probabilities; nothing where they are not finite."""
+    flags_N2 = np.array([(answer.confident, answer.unlike_training) for answer in answers], dtype=bool)
+    trust = {}
+    for split in SCORED_SPLITS:
+        rows = exam.rows(split)
+        truth_K, chosen_KC = exam.labels([exam.scored[row] for row in rows]), probabilities_NC[rows]
+        is_confident_K, is_unlike_K = flags_N2[rows].T
+        trust[split] = judge_probabilities(truth_K, chosen_KC, is_confident_K, temperature)
+        if trust[split]:
+            trust[split]["unlike_training"] = confident_answers(
+                is_unlike_K, chosen_KC.argmax(axis=1) == truth_K
+            )
+            trust[split]["roc"] = micro_average_roc(truth_K, chosen_KC)
+    return trust
+
+
 def _compare(
     exam: Exam, probabilities_NC: Floats, champion: _Rival, load_model: ModelLoader, config: EvaluateConfig
 ) -> Comparison:
@@ -170,6 +192,7 @@ def _write(folder: Path, findings: Findings) -> None:
 
 def _report(findings: Findings) -> EvaluateReport:
     locations = list(findings.exam.locations)
+    curve = findings.metrics[Split.TEST].get("roc", {})
     nothing = [[0] * len(locations) for _ in locations]
     return EvaluateReport(
         decision=findings.decision.decision,
@@ -177,6 +200,12 @@ def _report(findings: Findings) -> EvaluateReport:
         metrics=findings.metrics,
         locations=locations,
         confusion=findings.metrics[Split.TEST].get("confusion", nothing),
+        roc=(
+            curve.get("false_positive_rate", []),
+            curve.get("true_positive_rate", []),
+            curve.get("threshold", []),
+        ),
+        summary=summary_markdown(findings),
     )
 
 

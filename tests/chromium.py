@@ -1,0 +1,145 @@
+"""A headless Chromium that a test steers over a pipe: open a page, ask its DOM, see what it said and fetched.
+
+Chrome's own protocol (DevTools, JSON with a zero byte behind each message); no driver, no port.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PROGRAM = "chromium"
+_QUIET = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--remote-debugging-pipe",
+)
+
+
+def is_installed() -> bool:
+    """Whether there is a browser to ask."""
+    return shutil.which(PROGRAM) is not None
+
+
+class Browser:
+    """One tab; everything that it reports is kept in `events`."""
+
+    def __init__(self, commands: int, replies: int) -> None:
+        self._commands, self._replies = commands, replies
+        self._read, self._number, self._session = b"", 0, ""
+        self.events: list[dict[str, Any]] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send one command and wait for its answer."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._commands, json.dumps(message).encode() + b"\0")
+        while True:
+            reply = self._next()
+            if reply.get("id") == self._number:
+                assert "error" not in reply, f"{method}: {reply['error']}"
+                answer: dict[str, Any] = reply["result"]
+                return answer
+
+    def open(self, page: Path) -> None:
+        """Load a page and wait until it is there."""
+        self.events.clear()
+        self.call("Page.navigate", url=page.as_uri())
+        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+            self._next()
+
+    def emulate(self, *, scheme: str = "", media: str = "") -> None:
+        """Prefer light or dark, on screen or in print, from now on."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}] if scheme else []
+        self.call("Emulation.setEmulatedMedia", media=media, features=features)
+
+    def resize(self, width: int, height: int) -> None:
+        """Give the page so many pixels."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+
+    def ask(self, script: str) -> Any:
+        """The value of a JavaScript expression."""
+        reply = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        assert "exceptionDetails" not in reply, reply["exceptionDetails"]
+        return reply["result"].get("value")
+
+    def picture(self) -> bytes:
+        """What is seen, as PNG."""
+        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+
+    def printed(self) -> bytes:
+        """The page on paper, as PDF."""
+        paper = {"paperWidth": 8.27, "paperHeight": 11.69, "printBackground": True}
+        return base64.b64decode(self.call("Page.printToPDF", **paper)["data"])
+
+    @property
+    def complaints(self) -> list[str]:
+        """What the page threw, and what it or the browser wrote to the console."""
+        told = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+        return [json.dumps(event) for event in self.events if event["method"] in told]
+
+    @property
+    def fetched(self) -> list[str]:
+        """Addresses that were asked for; what stands inside the page (data:) is not fetched."""
+        asked = (
+            event["params"]["request"]["url"]
+            for event in self.events
+            if event["method"] == "Network.requestWillBeSent"
+        )
+        return [address for address in asked if not address.startswith("data:")]
+
+    def _next(self) -> dict[str, Any]:
+        while b"\0" not in self._read:
+            piece = os.read(self._replies, 1 << 20)
+            assert piece, "the browser has gone"
+            self._read += piece
+        one, self._read = self._read.split(b"\0", 1)
+        message: dict[str, Any] = json.loads(one)
+        if "method" in message:
+            self.events.append(message)
+        return message
+
+
+@contextmanager
+def browser(profile: Path) -> Iterator[Browser]:
+    """Start a browser with an empty profile; it reads commands at its file 3 and answers at its file 4."""
+    its_commands, commands = os.pipe()
+    replies, its_replies = os.pipe()
+    files = (
+        f"exec {PROGRAM} {' '.join(_QUIET)} --user-data-dir='{profile}' 3<&{its_commands} 4>&{its_replies}"
+    )
+    with (profile.parent / "chromium.log").open("w") as log:
+        process = subprocess.Popen(
+            ["bash", "-c", files], pass_fds=(its_commands, its_replies), stdout=log, stderr=log
+        )
+    os.close(its_commands)
+    os.close(its_replies)
+    try:
+        yield Browser(commands, replies)
+    finally:
+        os.close(commands)  # the browser ends when nobody can command it any more
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        os.close(replies)
