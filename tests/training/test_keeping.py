@@ -1,6 +1,7 @@
 """When a checkpoint is kept; what becomes of a write that fails and of a request to end."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from prottune.training.checkpoints import Checkpoints
 from prottune.training.keeping import CheckpointKeeper
 from prottune.training.settings import TrainConfig
 from prottune.training.snapshots import Outcome, Pace, Place, Snapshot
-from prottune.training.stopping import Stop, Stopped
+from prottune.training.stopping import GRACE_SECONDS, Stop, Stopped
 
 CONFIG = TrainConfig(base_model="tiny", checkpoint_every=3)
 
@@ -192,7 +193,9 @@ def test_whoever_asks_waits_while_somebody_listens(stop: Stop) -> None:
 def test_nobody_waits_for_a_listener_that_died_or_for_longer_than_the_grace(
     stop: Stop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begun = time.monotonic()
     with stop.listening():
         stop.ask_and_wait(lambda: False)
         monkeypatch.setattr("prottune.training.stopping.GRACE_SECONDS", 0.1)
         stop.ask_and_wait(lambda: True)
+    assert time.monotonic() - begun < GRACE_SECONDS / 2
