@@ -60,7 +60,7 @@ class PairedAnswers:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Candidate and champion on the same gate proteins: those that the champion was not trained on."""
+    """Candidate and champion on the same gate proteins: those that are new to the champion, whole clusters."""
 
     version: str
     """The champion's version in the registry; empty when it came from a folder."""
@@ -69,7 +69,7 @@ class Comparison:
     answers: PairedAnswers | None = None
     """None only when the two cannot be compared at all."""
     num_known: int = 0
-    """Gate proteins left out because the champion was trained on them."""
+    """Gate proteins left out: the champion was trained on them, or on others of their homology cluster."""
     obstacle: str = ""
     """Why the two cannot be compared at all, in words; empty when they can."""
 
