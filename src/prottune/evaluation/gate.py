@@ -60,7 +60,7 @@ class PairedAnswers:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Candidate and champion on the same gate proteins: those that are new to the champion, whole clusters."""
+    """Candidate and champion on the same gate proteins: those whose cluster is new to the champion."""
 
     version: str
     """The champion's version in the registry; empty when it came from a folder."""
