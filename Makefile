@@ -50,12 +50,13 @@ compile: $(READY) ## rewrite pipelines/compiled from the graph
 	@$(BIN)/python -m pipelines compile
 
 bench: $(READY) ## benchmarks, each beside a peer in the same run (BENCH="--quick" is shorter)
+	@$(BIN)/python -m pip --disable-pip-version-check --quiet install --require-hashes -c requirements/lock.txt -r requirements/peers.in
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 lock: ## rewrite requirements/lock.txt (needs uv)
 	@command -v uv >/dev/null || { echo "lock: needs uv $(UV_VERSION): pip install uv==$(UV_VERSION)" >&2; exit 2; }
 	@cd requirements && uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-annotate light.in torch.in pipelines.in dev.in --output-file lock.txt
+	  --no-annotate light.in torch.in pipelines.in dev.in peers.in --output-file lock.txt
 
 clean: ## remove the environment and all caches; runs/ stays
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info src/*.egg-info
