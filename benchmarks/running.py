@@ -23,6 +23,8 @@ MODULES = {
     "epoch-wall": "benchmarks.epoch_wall",
     "whole-protein": "benchmarks.whole_protein",
     "freeze": "benchmarks.freezing",
+    "serve-latency": "benchmarks.serving_latency",
+    "predict": "benchmarks.predicting",
 }
 """Name of each benchmark -> where `rows(options)` measures it and `PLANNED` says what it is to show."""
 
