@@ -5,11 +5,15 @@ from __future__ import annotations
 from prottune.errors import ServiceError
 
 
-class Overloaded(ServiceError):  # noqa: N818 - the name of a state
-    """More is asked than the model can answer in time; raised at once, before anything is queued."""
+class Overloaded(ServiceError):  # noqa: N818
+    """More is asked than the model can answer in time; nothing of this request was queued."""
 
-    retry_after_seconds: int = 1
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(f"{message}; try again in {retry_after_seconds} s")
+        self.retry_after_seconds = retry_after_seconds
 
 
 class TooLate(ServiceError):  # noqa: N818
-    """The request's deadline passed before the model could answer."""
+    """A request's deadline passed; what was not begun of it is not computed."""
+
+    retry_after_seconds = 1

@@ -1,7 +1,7 @@
 """One program at one address: the routes behind uvicorn, on a socket that is bound already.
 
-KServe's own `RESTServer` binds 0.0.0.0 whatever it is told, so uvicorn is given its socket here. There is no
-gRPC.
+KServe's own `RESTServer` binds 0.0.0.0 whatever it is told, so uvicorn is given its socket here. gRPC, if
+it is asked for, listens beside it.
 """
 
 from __future__ import annotations
@@ -32,12 +32,16 @@ def serve(model: Path, config: ServeConfig, model_version: str = "") -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with _bound_socket(config) as listener:
-        app = application(LocationPredictor.from_folder(model, config, model_version), config)
+        predictor = LocationPredictor.from_folder(model, config, model_version)
         server = _AnnouncedServer(
             uvicorn.Config(
-                app, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS, server_header=False
+                application(predictor, config),
+                log_config=None,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+                server_header=False,
             )
         )
+        server.ask_over_grpc(predictor, config)
         # uvicorn drains at TERM and raises it once more: that must not kill us; before, it must not be lost.
         signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
         with contextlib.suppress(KeyboardInterrupt):
@@ -47,7 +51,14 @@ def serve(model: Path, config: ServeConfig, model_version: str = "") -> None:
 class _AnnouncedServer(uvicorn.Server):
     """Says where it listens once it does; programs that start it wait for that line."""
 
+    def ask_over_grpc(self, model: LocationPredictor, config: ServeConfig) -> None:
+        self._model, self._config = model, config
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._config.grpc:
+            from prottune.serving.grpc_server import start_grpc
+
+            self._grpc = await start_grpc(self._model, self._config)
         await super().startup(sockets)
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
