@@ -69,13 +69,13 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": scheme}] if scheme else []
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
 
-    def resize(self, width: int, height: int) -> None:
-        """Give the page so many pixels."""
+    def resize(self, width: int, height: int, scale: int = 1) -> None:
+        """Give the page so many pixels, each made of `scale` times `scale` dots in a picture."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
             height=height,
-            deviceScaleFactor=1,
+            deviceScaleFactor=scale,
             mobile=False,
         )
 

@@ -181,7 +181,7 @@ def paste(tab: Browser, text: str) -> None:
 def answered(tab: Browser) -> list[Any]:
     tab.until(IS_DONE)
     cards: list[Any] = tab.ask(CARDS)
-    return cards
+    return [{**card, "text": card["text"].replace("\u00a0", " ")} for card in cards]
 
 
 def words(tab: Browser, selector: str) -> str:
@@ -204,7 +204,7 @@ def test_a_pasted_file_is_answered_with_ranked_places_and_their_figures(tab: Bro
         ["Cell membrane", "9.1\u00a0%"],
         ["Lysosome/Vacuole", "9.1\u00a0%"],
     ]
-    text = cards[0]["text"].replace("\u00a0", " ")
+    text = cards[0]["text"]
     assert "sp|P1|ONE_TEST first · 10 residues · bound to a membrane: 0.0 %" in text
     assert "Nucleus 81.8 % confident" in " ".join(text.split())
     assert "3 of 3 proteins answered, 3 confident, model 7." in words(tab, "#status")
@@ -221,6 +221,18 @@ def test_what_makes_an_answer_doubtful_is_said_in_words(tab: Browser) -> None:
     assert "not confident" in unsure
     assert "look at the next places too" in unsure
     assert not any("Unlike" in text or "Only part" in text for text in (cards[0]["text"], unsure))
+
+
+def test_what_was_read_of_a_cut_protein_is_said_where_the_server_tells_it(tab: Browser, front: Front) -> None:
+    told = {
+        "accession": "P3", "location": "Nucleus", "probability": 0.9, "probabilities": {"Nucleus": 0.9},
+        "confident": True, "unlike_training": False, "membrane": None, "truncated": True,
+        "num_residues": 3000, "left_out": [513, 2488],
+    }  # fmt: skip
+    front.replies = [(200, {}, json.dumps({"predictions": [told], "model_version": "7"}))]
+    (card,) = predict(tab, f">P3\n{LONG}\n")
+    assert "Only residues 1 to 512 and 2,489 to 3,000 of 3,000 were read." in card["text"]
+    assert "membrane" not in card["text"]
 
 
 def test_one_bare_sequence_and_a_final_stop_are_taken(tab: Browser) -> None:
@@ -278,6 +290,13 @@ def test_refused_proteins_are_named_with_the_servers_words_and_the_others_are_an
     tab.click(".refused:last-child button")
     assert tab.ask("getSelection().toString()") == ">P9"
     assert tab.ask(FOCUSED) == "proteins"
+
+
+def test_what_else_is_wrong_with_a_protein_is_named_by_its_field(tab: Browser, front: Front) -> None:
+    front.replies = [refuse_once(400, "instances[1].accession: expected at most 200 characters of text")]
+    cards = predict(tab, THREE)
+    assert [card["refused"] for card in cards] == [False, True, False]
+    assert "Not answered: accession: expected at most 200 characters" in cards[1]["text"]
 
 
 def test_an_explanation_names_the_residues_that_speak_for_and_against(tab: Browser) -> None:
@@ -392,6 +411,12 @@ def test_a_busy_server_is_waited_for_with_a_count(tab: Browser, front: Front) ->
         tab.until(f"document.querySelector('#wait').textContent.includes({json.dumps(count)})")
     assert len(answered(tab)) == 3
     assert len(front.asked) == 3
+
+
+def test_a_time_to_come_back_at_may_be_a_date(tab: Browser) -> None:
+    seconds = tab.ask("""secondsToWait(new Response("", { status: 503, headers: {
+      "retry-after": new Date(Date.now() + 9000).toUTCString() } }))""")
+    assert 7 <= seconds <= 9
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ function count(number) {
 }
 
 function plural(number, one, many = `${one}s`) {
-  return `${count(number)} ${number === 1 ? one : many}`;
+  return `${count(number)}\u00a0${number === 1 ? one : many}`;
 }
 
 function percent(share) {

@@ -88,7 +88,7 @@ async function explain(outcome, location, { button, place }) {
   }
   place.controller = new AbortController();
   button.textContent = "Cancel";
-  const waiting = make("p", { className: "running" });
+  const waiting = make("p", { className: "running", ariaLive: "off" }); // no screen reader counts seconds aloud
   place.replaceChildren(waiting);
   const clock = startClock((words) => (waiting.textContent = words));
   try {

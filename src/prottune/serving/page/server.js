@@ -8,7 +8,7 @@ const PIECE_RESIDUES = 4000;
 /** The server said no. `instance` is the place of the protein that it is about, or null. */
 class Refusal extends Error {
   constructor(status, words) {
-    const [, place, , rest] = words.match(/^instances\[(\d+)\](\.\w+)?:?\s*([^]*)$/) ?? [];
+    const [, place, rest] = words.match(/^instances\[(\d+)\][.:]\s*(?:sequence: )?([^]+)$/) ?? [];
     super(rest || words);
     this.status = status;
     this.instance = place === undefined ? null : Number(place);
