@@ -10,7 +10,6 @@ import contextlib
 import logging
 import signal
 import socket
-import warnings
 from pathlib import Path
 
 import uvicorn
@@ -32,9 +31,8 @@ def serve(model: Path, config: ServeConfig, model_version: str = "") -> None:
         reproduce its golden answers.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    warnings.filterwarnings("ignore", "ORJSONResponse is deprecated")  # KServe's endpoints still use it
     with _bound_socket(config) as listener:
-        app = application(LocationPredictor.from_folder(model, config, model_version))
+        app = application(LocationPredictor.from_folder(model, config, model_version), config)
         server = _AnnouncedServer(
             uvicorn.Config(
                 app, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS, server_header=False
