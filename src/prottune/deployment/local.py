@@ -39,7 +39,8 @@ class LocalDeployment:
         """
         # It takes a free port itself, so no other program can race for it.
         command = [sys.executable, "-m", "prottune.serving", "--model", str(folder)]
-        command += ["--host", "127.0.0.1", "--port", "0", f"--model-version={model_version}"]
+        command += ["--host", "127.0.0.1", "--port", "0", "--settle-seconds", "0"]
+        command += [f"--model-version={model_version}"]
         with running([*command, "--stop-at-end-of-input"], config.ready_timeout_seconds) as endpoint:
             yield endpoint
 
