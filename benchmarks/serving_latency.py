@@ -120,7 +120,12 @@ def rows(options: Options) -> list[Row]:
 def _at_length(length: int, samples: dict[str, Samples], facts: dict[str, Any]) -> Iterator[Row]:
     ours, limit, stock = (samples[name].median for name in ("ours", _LIMIT, _STOCK))
     p99 = facts["seconds"][str(length)]["ours"]["p99"]
-    more = {"samples": samples, "facts": facts, "limit": 1e3 * limit, "note": f"p99 {1e3 * p99:.3g} ms"}
+    more: dict[str, Any] = {
+        "samples": samples,
+        "facts": facts,
+        "limit": 1e3 * limit,
+        "note": f"p99 {1e3 * p99:.3g} ms",
+    }
     of_limit, of_stock = _planned(length)
     yield of_limit.measured(ours=1e3 * ours, peer=None, ratio=ours / limit, compared=("ours", _LIMIT), **more)
     yield of_stock.measured(

@@ -28,7 +28,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--port", type=int, default=0)
     arguments = parser.parse_args(words)
     sys.argv = sys.argv[:1]  # KServe reads it when it is imported
-    threading.Thread(target=_end_with_our_starter, daemon=True).start()
+    threading.Thread(target=end_with_our_starter, daemon=True).start()
     import kserve.model_server
 
     class LocalServer(kserve.model_server.RESTServer):  # type: ignore[misc]
@@ -67,7 +67,8 @@ def _answer_nothing(sequences: list[str]) -> list[Any]:
     return [NOTHING for _ in sequences]
 
 
-def _end_with_our_starter() -> None:
+def end_with_our_starter() -> None:
+    """Wait for the end of standard input, which our starter holds, and end this program."""
     while os.read(sys.stdin.fileno(), 1024):
         pass
     os.kill(os.getpid(), signal.SIGKILL)
