@@ -125,7 +125,7 @@ def letters() -> LettersPredictor:
 def app(letters: LettersPredictor) -> FastAPI:
     model = LocationPredictor(letters, ServeConfig(max_residues=120), "7")
     model.load()
-    app = application(model)
+    app = application(model, ServeConfig(explain=False, page=False))
     app.add_api_route("/", page, methods=["GET"], response_model=None)
     app.add_api_route("/v1/models/prottune:explain", explain, methods=["POST"])
     return app
