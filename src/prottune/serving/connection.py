@@ -13,6 +13,7 @@ import json
 from http import HTTPStatus
 from typing import ClassVar
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from prottune.serving.exchange import MAX_HEAD_BYTES, SECURITY_HEADERS
@@ -48,8 +49,15 @@ class Connection(HttpToolsProtocol):
         self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        """As uvicorn's own, which warns of bad requests in the log and answers some without their body."""
+        self._unset_keepalive_if_required()
         head_goes_on = self._in_head
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._pass_over_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(400, "not_http", "the bytes that came are no HTTP/1.1 request")
         if head_goes_on and self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -64,16 +72,19 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # data_received asks again
         self._head_is_whole()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def shutdown(self) -> None:
         """At the end of the server a head that has begun to come is still waited for, within its deadline."""
         if not self._in_head:
             super().shutdown()
-
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "not_http", "the bytes that came are no HTTP/1.1 request")
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -85,6 +96,17 @@ class Connection(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
+
+    def _pass_over_upgrade(self, rest: bytes) -> None:
+        """A server may pass over the wish for another protocol, as Java's client sends it with every first
+        request, but the parser then leaves out the body. So it is asked again, without the wish."""
+        headers = [header for header in self.headers if header[0] != b"upgrade"]
+        if len(headers) == len(self.headers):  # CONNECT
+            self._refuse(400, "not_http", "this is no proxy")
+            return
+        head = b"%s %s HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(head + b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + rest)
 
     def _give_up_writing(self) -> None:
         count_refusal("answer_time")
