@@ -92,6 +92,10 @@ async def serving(config: ServeConfig) -> AsyncIterator[Server]:
         yield server
     finally:
         listener.close()
+        for connection in list(state.connections):
+            connection.transport.abort()
+        while state.connections:
+            await asyncio.sleep(0)
         for client in server.clients:
             client.writer.transport.abort()
             with contextlib.suppress(ConnectionError):

@@ -16,7 +16,7 @@ from typing import ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from prottune.serving.exchange import MAX_HEAD_BYTES, SECURITY_HEADERS
+from prottune.serving.exchange import LINGER_SECONDS, MAX_HEAD_BYTES, SECURITY_HEADERS
 from prottune.serving.http_metrics import count_refusal
 from prottune.serving.settings import ServeConfig
 
@@ -34,12 +34,13 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # so that we are told when an answer is not taken at once
-        self._in_head = False
+        self._in_head = self._is_refused = False
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         if len(self.connections) > self.limits.max_connections:
             self._refuse(503, "connections", "too many connections; ask again", b"retry-after: 1\r\n")
+            transport.close()
         else:
             self._expect_head()
 
@@ -126,22 +127,26 @@ class Connection(HttpToolsProtocol):
             self._expect_head()
         elif self._in_head:
             self._refuse(408, "head_time", f"head: expected all of it within {self.limits.head_seconds:g} s")
-        else:
+        if not self._is_answering():
             self.transport.close()
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
     def _refuse(self, status: int, reason: str, words: str, headers: bytes = b"") -> None:
-        """Say why and close; an answer that is under way is sent first, and is the last."""
+        """Say why, read no more, and close; an answer that is under way is sent first, and is the last."""
+        if self._is_refused:
+            return
+        self._is_refused = True
         count_refusal(reason)
+        self.flow.pause_reading()
         if self._is_answering() and (self.cycle.response_started or not self.cycle.more_body):
             self.cycle.keep_alive = False
-            self.flow.pause_reading()
             return
         body = json.dumps({"error": words}).encode()
         lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
         lines += [b"%s: %s" % header for header in SECURITY_HEADERS]
         lines += [b"content-type: application/json", b"content-length: %d" % len(body), b"connection: close"]
         self.transport.write(b"\r\n".join(lines) + b"\r\n" + headers + b"\r\n" + body)
-        self.transport.close()
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
