@@ -1,6 +1,7 @@
 """One program at one address: the guarded routes behind uvicorn, on a socket that is bound already.
 
-KServe's own `RESTServer` binds 0.0.0.0 whatever it is told, so uvicorn is given its socket here.
+KServe's own `RESTServer` binds 0.0.0.0 whatever it is told, so uvicorn is given its socket here. gRPC, if
+it is asked for, begins and ends with it.
 
 How it ends, so that a rolling update loses no request. At TERM the model turns unready, but everything is
 still answered, new connections included: a cluster tells its proxies at the same moment as it tells us, and
@@ -19,7 +20,6 @@ import resource
 import signal
 import socket
 import threading
-import warnings
 from pathlib import Path
 from types import FrameType
 
@@ -49,7 +49,6 @@ def serve(model: Path, config: ServeConfig, model_version: str = "") -> None:
         folder is damaged or does not reproduce its golden answers.
     """
     set_up_logging()
-    warnings.filterwarnings("ignore", "ORJSONResponse is deprecated")  # KServe's endpoints still use it
     read_token(config)  # before the model, which takes longer
     _allow_connections(config)
     with bound_socket(config) as listener:
@@ -58,7 +57,7 @@ def serve(model: Path, config: ServeConfig, model_version: str = "") -> None:
 
 def run(model: LocationPredictor, config: ServeConfig, listener: socket.socket) -> None:
     """Answer requests with a loaded model until INT or TERM."""
-    server = _Server(Guard(application(model), config), config)
+    server = _Server(Guard(application(model, config), config), model, config)
     # uvicorn listens for signals only once it runs; a TERM before that must not be lost.
     signal.signal(signal.SIGTERM, server.handle_exit)
     server.run(sockets=[listener])
@@ -67,7 +66,7 @@ def run(model: LocationPredictor, config: ServeConfig, listener: socket.socket) 
 class _Server(uvicorn.Server):
     """Says where it listens once it does, and ends as this module's docstring says."""
 
-    def __init__(self, guard: Guard, config: ServeConfig) -> None:
+    def __init__(self, guard: Guard, model: LocationPredictor, config: ServeConfig) -> None:
         super().__init__(
             uvicorn.Config(
                 guard,
@@ -82,10 +81,16 @@ class _Server(uvicorn.Server):
             )
         )
         self._guard, self._drain_seconds = guard, config.drain_seconds
+        self._model, self._config = model, config
+        self._stop_grpc: Callable[[], Awaitable[None]] | None = None
         self._settle_seconds = config.settle_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so; programs that start the server wait for that line."""
+        if self._config.grpc:
+            from prottune.serving.grpc_server import start_grpc
+
+            self._stop_grpc = await start_grpc(self._model, self._config)
         await super().startup(sockets)
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
