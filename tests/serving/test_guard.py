@@ -30,6 +30,12 @@ PREDICT_ROUTE = "/v1/models/{model_name}:predict"
 LIMIT = ServeConfig(max_body_megabytes=1).max_body_bytes
 
 
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test waits for a caller to read why it was refused."""
+    monkeypatch.setattr("prottune.serving.exchange.LINGER_SECONDS", 0.02)
+
+
 class House:
     """Answers how many bytes it was sent; can be told to wait, and remembers who gave up waiting."""
 
