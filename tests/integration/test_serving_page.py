@@ -17,7 +17,7 @@ from chromium import PROGRAM, Browser, browser, is_installed
 from fastapi import FastAPI
 
 from prottune.prediction import table_schema
-from prottune.serving.page import MAX_PROTEINS, page
+from prottune.serving.page import MAX_PROTEINS
 from prottune.serving.predictor import LocationPredictor
 from prottune.serving.routes import application
 from prottune.serving.settings import ServeConfig
@@ -123,10 +123,10 @@ def letters() -> LettersPredictor:
 
 @pytest.fixture(scope="module")
 def app(letters: LettersPredictor) -> FastAPI:
-    model = LocationPredictor(letters, ServeConfig(max_residues=120), "7")
+    config = ServeConfig(max_residues=120, explain=False)
+    model = LocationPredictor(letters, config, "7")
     model.load()
-    app = application(model)
-    app.add_api_route("/", page, methods=["GET"], response_model=None)
+    app = application(model, config)
     app.add_api_route("/v1/models/prottune:explain", explain, methods=["POST"])
     return app
 
