@@ -117,6 +117,7 @@ class Batcher:
         except TimeoutError:
             if not deadline.expired():
                 raise
+            metrics.REFUSED.labels("too_late").inc()
             raise TooLate(
                 f"not answered within {self._config.request_seconds:g} s: send fewer or shorter sequences"
             ) from None
@@ -146,15 +147,7 @@ class Batcher:
 
     def _join(self, sequences: Sequence[str], first: bool) -> Asked:
         with self._changed:
-            if self._is_closed:
-                raise Overloaded("the server is stopping", 1)
-            wait = 0.0 if first else self._wait_seconds(self._line.new_tokens(sequences))
-            if wait > self._config.queue_seconds:
-                raise Overloaded(
-                    f"the model has {wait:.0f} s of work before this request, expected at most "
-                    f"{self._config.queue_seconds:g}",
-                    math.ceil(wait - self._config.queue_seconds),
-                )
+            self._admit(sequences, first)
             asked = Asked()
             self._line.join(asked, sequences, time.monotonic(), first=first)
             self._show_queue()
@@ -163,6 +156,19 @@ class Batcher:
                 self._thread.start()
             self._changed.notify()
         return asked
+
+    def _admit(self, sequences: Sequence[str], first: bool) -> None:
+        wait = 0.0 if first else self._wait_seconds(self._line.new_tokens(sequences))
+        allowed = self._config.queue_seconds
+        if self._is_closed or wait > allowed:
+            metrics.REFUSED.labels("overloaded").inc()
+        if self._is_closed:
+            raise Overloaded("the server is stopping", 1)
+        if wait > allowed:
+            raise Overloaded(
+                f"the model has {wait:.0f} s of work before this request, expected at most {allowed:g}",
+                math.ceil(wait - allowed),
+            )
 
     def _wait_seconds(self, tokens: int) -> float:
         """How long others keep the model from being through with a request of so many tokens."""
