@@ -9,9 +9,14 @@ import re
 from importlib import resources
 
 import pytest
+from letters import LettersPredictor
+from starlette.testclient import TestClient
 
 from prottune.explanation import STRETCH_RESIDUES
 from prottune.serving.page import MAX_PROTEINS, page
+from prottune.serving.predictor import LocationPredictor
+from prottune.serving.routes import application
+from prottune.serving.settings import ServeConfig
 
 CONTENT, HEADERS = bytes(page().body).decode(), page().headers
 POLICY = dict(rule.split(" ", 1) for rule in HEADERS["content-security-policy"].split("; "))
@@ -66,10 +71,19 @@ def test_the_script_knows_the_servers_own_numbers() -> None:
         "predict": "v1/models/prottune:predict",
         "explain": "v1/models/prottune:explain",
         "max_proteins": MAX_PROTEINS,
-        "max_megabytes": 8,
+        "max_megabytes": ServeConfig.max_body_megabytes,
         "stretch_residues": STRETCH_RESIDUES,
     }
 
 
 def test_the_page_has_the_colours_of_the_reports() -> None:
     assert inside("style").startswith(resources.files("prottune").joinpath("colors.css").read_text())
+
+
+@pytest.mark.parametrize(("is_wanted", "status"), [(True, 200), (False, 404)])
+def test_the_endpoint_shows_its_page_unless_told_not_to(is_wanted: bool, status: int) -> None:
+    config = ServeConfig(page=is_wanted)
+    app = application(LocationPredictor(LettersPredictor(), config, "7"), config)
+    response = TestClient(app).get("/")
+    assert response.status_code == status
+    assert (response.text == CONTENT) is is_wanted
