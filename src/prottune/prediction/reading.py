@@ -22,7 +22,7 @@ from typing import BinaryIO, cast
 from prottune.alphabet import clean
 from prottune.errors import DataError
 from prottune.fasta import FastaRecord, read_fasta
-from prottune.prediction.settings import PredictConfig
+from prottune.prediction.settings import ReadConfig
 from prottune.storage import fetch_file, s3_uri
 
 MAX_WINDOW_RESIDUES = 1 << 22
@@ -150,7 +150,7 @@ class _Hashed(io.RawIOBase):
 
 
 @contextmanager
-def opened(source: str, config: PredictConfig) -> Iterator[Source]:
+def opened(source: str, config: ReadConfig) -> Iterator[Source]:
     """Bring a file of proteins here, if it is not, for as long as the block lasts.
 
     Raises: ConfigError for a missing file; DataError if it is too large; StorageError when its place refuses.

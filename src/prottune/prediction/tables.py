@@ -29,7 +29,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from prottune.errors import ConfigError, StorageError
-from prottune.prediction.settings import TABLE_SUFFIXES
+from prottune.prediction.settings import TABLE_KINDS
 from prottune.records import slug
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def check_output(output: Path) -> None:
 
     Raises: ConfigError if it exists or ends neither in .csv nor in .parquet.
     """
-    if output.suffix not in TABLE_SUFFIXES:
-        raise ConfigError(f"{output}: expected a name that ends in {' or '.join(TABLE_SUFFIXES)}")
+    if output.suffix not in {f".{kind}" for kind in TABLE_KINDS}:
+        raise ConfigError(f"{output}: expected a name that ends in .{' or .'.join(TABLE_KINDS)}")
     if output.exists():
         raise ConfigError(f"{output} exists already; name another output or remove it")
 
