@@ -1,4 +1,4 @@
-"""`prottune predict` killed at random moments with a real model: the table is the one that no kill would make."""
+"""`prottune predict` killed at random moments with a real model makes the table that no kill would make."""
 
 import os
 import random
@@ -33,7 +33,7 @@ def command(tmp_path: Path) -> list[str]:
 
 
 def sent(number: signal.Signals, command: list[str], output: Path, delay: float) -> tuple[int, str]:
-    """Start the program, send it a signal a while after it has answered more, return its code and last line."""
+    """Start the program, send it a signal a while after it answered more; its code and last line."""
     parts = output.with_name(f"{output.name}.partial")
     before = len(list(parts.glob("*.parquet")))
     with subprocess.Popen([*command, str(output)], stderr=subprocess.PIPE, text=True) as child:
