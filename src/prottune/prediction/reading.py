@@ -9,7 +9,6 @@ import gzip
 import hashlib
 import io
 import logging
-import re
 import tempfile
 import zlib
 from collections import Counter
@@ -21,14 +20,13 @@ from typing import BinaryIO, cast
 
 from prottune.alphabet import clean
 from prottune.errors import DataError
-from prottune.fasta import FastaRecord, read_fasta
+from prottune.fasta import STOP, accession_of, read_fasta
 from prottune.prediction.settings import ReadConfig
 from prottune.storage import fetch_file, s3_uri
 
 MAX_WINDOW_RESIDUES = 1 << 22
 """A window closes with the protein that reaches this many, so that long proteins do not fill the memory."""
 
-_ACCESSION = re.compile(r"(?:sp|tr)\|([^|\s]+)\|\S*|(\S+)")
 _SHOWN = 5
 
 _log = logging.getLogger(__name__)
@@ -101,9 +99,9 @@ class Source:
     ) -> Iterator[Question]:
         for record in read_fasta(stream, self._name):
             try:
-                sequence = clean(record.sequence.removesuffix("*"))
+                sequence = clean(record.sequence.removesuffix(STOP))
             except DataError as error:
-                words = f"{self._name}:{record.line}: {_accession(record)}: {error}"
+                words = f"{self._name}:{record.line}: {accession_of(record.header)}: {error}"
                 if self._on_bad == "refuse":
                     raise DataError(
                         f"{words}; mend it, or leave such proteins out with on_bad=skip"
@@ -112,8 +110,8 @@ class Source:
                 if counts["skipped"] <= _SHOWN:
                     warn("left out: %s", words)
                 continue
-            counts["stops_removed"] += record.sequence.endswith("*")
-            yield Question(_accession(record), sequence)
+            counts["stops_removed"] += record.sequence.endswith(STOP)
+            yield Question(accession_of(record.header), sequence)
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[BinaryIO, Callable[[], str]]]:
@@ -172,12 +170,6 @@ def windows(questions: Iterator[Question], num_proteins: int) -> Iterator[list[Q
             window, num_residues = [], 0
     if window:
         yield window
-
-
-def _accession(record: FastaRecord) -> str:
-    """The first word of the header; of `sp|P12345|NAME_HUMAN` the middle part."""
-    found = _ACCESSION.match(record.header)
-    return (found.group(1) or found.group(2)) if found else record.header
 
 
 def _unsaid(_line: str, _words: str) -> None:
