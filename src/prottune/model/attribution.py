@@ -6,6 +6,7 @@ Shapes: S copies of one protein, L tokens of it, R residues of it, D width of a 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,11 +83,17 @@ class Attribution:
         }
 
 
-def attribute(predictor: Predictor, sequence: str, location: str = "") -> Attribution:
+def attribute(
+    predictor: Predictor,
+    sequence: str,
+    location: str = "",
+    before_each: Callable[[], None] = lambda: None,
+) -> Attribution:
     """Say how much each residue of a protein speaks for a location; without a name, for the predicted one.
 
     Of a protein that the model cuts, the residues that it reads are scored. The model itself is left as it
-    is: others may ask it meanwhile.
+    is: others may ask it meanwhile. `before_each` is called before each pass through the model; what it
+    raises ends the work.
 
     Raises: DataError for a sequence that is none; ConfigError for a location that the model does not know,
         or a model that was not loaded in fp32.
@@ -107,9 +114,16 @@ def attribute(predictor: Predictor, sequence: str, location: str = "") -> Attrib
     )
     difference = float(logits_2O[0, output] - logits_2O[1, output])
     head, left_out = _cut_range(len(whole), len(read), predictor)
+
+    def logits(ids_SL: Tensor) -> Tensor:
+        before_each()
+        return _logits(model, ids_SL)
+
+    integral = LayerIntegratedGradients(logits, model.base_model.get_input_embeddings())
     steps = FIRST_STEPS
     while True:
-        scores_R = np.insert(_scores(model, ids_1L, unknown_1L, output, steps), head, left_out)
+        scores_L = _scores(integral, ids_1L, unknown_1L, output, steps)
+        scores_R = np.insert(scores_L, head, left_out)
         found = Attribution(
             predictor.labels[output], whole, scores_R, _ends(head, len(left_out)), difference, steps
         )
@@ -148,12 +162,9 @@ def _logits(model: LocationModel, ids_SL: Tensor) -> Tensor:
 
 
 def _scores(
-    model: LocationModel, ids_1L: Tensor, unknown_1L: Tensor, output: int, steps: int
+    integral: LayerIntegratedGradients, ids_1L: Tensor, unknown_1L: Tensor, output: int, steps: int
 ) -> npt.NDArray[np.float64]:
     """Integrate the gradients of one logit along the straight line from X to the protein, token by token."""
-    integral = LayerIntegratedGradients(
-        lambda ids_SL: _logits(model, ids_SL), model.base_model.get_input_embeddings()
-    )
     parts_1LD: Tensor = integral.attribute(
         ids_1L,
         baselines=unknown_1L,

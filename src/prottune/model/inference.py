@@ -75,6 +75,16 @@ class Predictor:
         return model
 
     @property
+    def device_type(self) -> str:
+        """Where the model computes: cpu or cuda."""
+        return str(self._device.type)
+
+    @property
+    def is_fp32(self) -> bool:
+        """Whether the weights have 32 bits, as explanations need them."""
+        return bool(next(self._model.parameters()).dtype == torch.float32)
+
+    @property
     def tells_membrane(self) -> bool:
         """Whether answers also say if the protein is bound to a membrane."""
         return self.description.membrane

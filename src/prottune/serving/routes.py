@@ -1,67 +1,83 @@
-"""The routes that exist, KServe's own endpoints behind them, and the words of every refusal.
+"""The routes that exist and what stands behind each; what this list does not name does not exist.
 
-KServe's server lets anybody unload the model, so the list is written here: what it does not name, does not
-exist.
+KServe's server lets anybody unload the model. Its endpoints that tell about the server and the model are used
+as they are. Bodies are read here, because FastAPI and KServe take what the protocols do not allow (two equal
+keys, text for numbers, CloudEvents), and the model is asked through KServe's `Model`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+import orjson
+from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from prottune.serving.predictor import LocationPredictor
+from prottune.serving.refusals import REFUSALS
 from prottune.serving.sdk import (
     DataPlane,
-    InvalidInput,
+    InferenceVerb,
     ModelNotFound,
     ModelNotReady,
     ModelRepository,
-    ServerNotReady,
     V1Endpoints,
     V2Endpoints,
     metrics_handler,
 )
+from prottune.serving.settings import ServeConfig
+from prottune.serving.tensors import BINARY_HEADER, request_of_http
 
-_BINARY_HEADER = b"inference-header-content-length"
+_JSON, _BYTES = "application/json", "application/octet-stream"
 
-Scope = MutableMapping[str, Any]
+Handler = Callable[..., Awaitable[Any]]
 
 
-def application(model: LocationPredictor) -> FastAPI:
+def application(model: LocationPredictor, config: ServeConfig) -> FastAPI:
     """The ASGI application that serves one model; these routes and no others."""
-    models = ModelRepository()
-    models.update(model)
-    plane = _StrictDataPlane(models)
+    plane = Plane(model)
     v1, v2 = V1Endpoints(plane), V2Endpoints(plane)
-    app = FastAPI(title="prottune", openapi_url=None, docs_url=None, redoc_url=None)
-    routes: list[tuple[str, str, Callable[..., Any]]] = [
+    predict = _v1(plane, InferenceVerb.PREDICT)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    routes: list[tuple[str, str, Handler]] = [
         ("GET", "/metrics", metrics_handler),
         ("GET", "/v1/models", v1.models),
-        ("GET", "/v1/models/{model_name}", v1.model_ready),
-        ("POST", "/v1/models/{model_name}:predict", v1.predict),
+        ("POST", "/v1/models/{model_name}:predict", predict),
+        ("GET", "/v1/models/{model_name}", _without_verb(v1.model_ready)),
         ("GET", "/v2", v2.metadata),
         ("GET", "/v2/health/live", v2.live),
         ("GET", "/v2/health/ready", v2.ready),
         ("GET", "/v2/models", v2.models),
         ("GET", "/v2/models/{model_name}", _without_version(v2.model_metadata)),
         ("GET", "/v2/models/{model_name}/ready", _without_version(v2.model_ready)),
-        ("POST", "/v2/models/{model_name}/infer", v2.infer),
+        ("POST", "/v2/models/{model_name}/infer", _infer(plane)),
     ]
+    if config.explain:
+        explain = _v1(plane, InferenceVerb.EXPLAIN)
+        routes.insert(0, ("POST", "/v1/models/{model_name}:explain", explain))
+    if config.page:
+        from prottune.serving.page import page
+
+        routes.append(("GET", "/", _fixed(page)))
+    if config.docs:
+        from prottune.serving.openapi import openapi
+
+        routes.append(("GET", "/openapi.json", _fixed(lambda: _json(openapi(model, config)))))
     for method, path, handler in routes:
         app.add_api_route(path, handler, methods=[method], response_model=None)
-    for error, handler in _REFUSALS.items():
-        app.add_exception_handler(error, handler)
-    app.add_middleware(_JsonUnlessBinary)
+    for error, refuse in REFUSALS.items():
+        app.add_exception_handler(error, refuse)
     return app
 
 
-class _StrictDataPlane(DataPlane):  # type: ignore[misc]
-    """KServe's data plane, ready when its model is; whatever it cannot decode is the caller's error."""
+class Plane(DataPlane):  # type: ignore[misc]
+    """KServe's view of the one model, for both protocols; ready when the model is."""
+
+    def __init__(self, model: LocationPredictor) -> None:
+        models = ModelRepository()
+        models.update(model)
+        super().__init__(models)
 
     def metadata(self) -> dict[str, Any]:
         return {"name": "prottune", "version": self._server_version, "extensions": []}
@@ -73,35 +89,59 @@ class _StrictDataPlane(DataPlane):  # type: ignore[misc]
     async def ready(self) -> bool:
         return all([await model.healthy() for model in self.model_registry.get_models().values()])
 
-    def decode(self, body: Any, headers: Any, *more: Any, **others: Any) -> Any:
-        try:
-            return super().decode(body, headers, *more, **others)
-        except InvalidInput:
-            raise
-        except Exception as error:
-            raise InvalidInput(f"body: not an inference request ({type(error).__name__}: {error})") from error
+    def asked(self, model_name: str) -> LocationPredictor:
+        """The model that a request is for.
+
+        Raises: ModelNotFound, ModelNotReady.
+        """
+        model: LocationPredictor | None = self.model_registry.get_model(model_name)
+        if model is None:
+            raise ModelNotFound(model_name)
+        if not model.ready:
+            raise ModelNotReady(model_name)
+        return model
 
 
-class _JsonUnlessBinary:
-    """Take every body for JSON, as curl sends it without saying so, but for V2's binary extension.
+def _v1(plane: Plane, verb: InferenceVerb) -> Handler:
+    async def answer(model_name: str, request: Request) -> Response:
+        model = plane.asked(model_name)
+        body = await request.body()
+        answers, _ = await model(body, dict(request.headers), verb)
+        return _json(answers)
 
-    CloudEvents are not spoken here: their headers are dropped.
-    """
-
-    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
-            kept = [(name, value) for name, value in scope["headers"] if not name.startswith(b"ce-")]
-            if _BINARY_HEADER not in dict(kept):
-                kept = [(name, value) for name, value in kept if name != b"content-type"]
-                kept.append((b"content-type", b"application/json"))
-            scope = {**scope, "headers": kept}
-        await self._app(scope, receive, send)
+    return answer
 
 
-def _without_version(handler: Callable[[str], Awaitable[Any]]) -> Callable[[str], Awaitable[Any]]:
+def _infer(plane: Plane) -> Handler:
+    async def answer(model_name: str, request: Request) -> Response:
+        model = plane.asked(model_name)
+        body = await request.body()
+        names = [output["name"] for output in model.get_output_types()]
+        question = request_of_http(body, request.headers.get(BINARY_HEADER), model_name, names)
+        response, _ = await model(question, dict(request.headers))
+        content, json_length = response.to_rest()
+        if json_length is None:
+            return _json(content)
+        return Response(content, media_type=_BYTES, headers={BINARY_HEADER: str(json_length)})
+
+    return answer
+
+
+def _json(content: Any) -> Response:
+    return Response(orjson.dumps(content), media_type=_JSON)
+
+
+def _fixed(make: Callable[[], Response]) -> Handler:
+    """A handler that sends what was made once."""
+    made = make()
+
+    async def send() -> Response:
+        return made
+
+    return send
+
+
+def _without_version(handler: Handler) -> Handler:
     """KServe's handlers take a model version as well, which would become a query parameter."""
 
     async def one_model(model_name: str) -> Any:
@@ -110,41 +150,12 @@ def _without_version(handler: Callable[[str], Awaitable[Any]]) -> Callable[[str]
     return one_model
 
 
-def _refusal(status: int) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
-    async def answer(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, status)
+def _without_verb(handler: Handler) -> Handler:
+    """A name with a verb is a route of its own, which is not asked with GET."""
 
-    return answer
+    async def one_model(model_name: str) -> Any:
+        if model_name.endswith((":predict", ":explain")):
+            raise HTTPException(405, headers={"Allow": "POST"})
+        return await handler(model_name)
 
-
-async def _refuse_shape(_: Request, error: Exception) -> JSONResponse:
-    """A V2 body that has not the protocol's fields: name the first one, do not send the body back."""
-    first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
-    if first.get("type") == "json_invalid":
-        return JSONResponse({"error": f"body: not JSON at character {first['loc'][-1]}"}, 400)
-    path = [part for part in first["loc"][1:] if part not in ("InferenceRequest", "bytes")]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-    return JSONResponse({"error": f"{where or 'body'}: {first['msg']}"}, 400)
-
-
-async def _refuse_http(_: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, HTTPException):
-        raise error
-    return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
-
-
-async def _internal_error(_: Request, error: Exception) -> JSONResponse:
-    words = f"{type(error).__name__} inside the server; its log says more"
-    return JSONResponse({"error": words}, 500)
-
-
-_REFUSALS: dict[Any, Callable[[Request, Exception], Awaitable[JSONResponse]]] = {
-    InvalidInput: _refusal(400),
-    ModelNotFound: _refusal(404),
-    ModelNotReady: _refusal(503),
-    ServerNotReady: _refusal(503),
-    NotImplementedError: _refusal(501),
-    RequestValidationError: _refuse_shape,
-    HTTPException: _refuse_http,
-    Exception: _internal_error,
-}
+    return one_model
