@@ -51,7 +51,8 @@ def _start(folder: Path, model_version: str, log: IO[bytes]) -> subprocess.Popen
     """Start the server in a session of its own. It takes a free port itself, so no other program can race
     for it, and ends when our end of its standard input closes, even if we are killed."""
     command = [sys.executable, "-m", "prottune.serving", "--model", str(folder)]
-    command += ["--host", "127.0.0.1", "--port", "0", f"--model-version={model_version}"]
+    command += ["--host", "127.0.0.1", "--port", "0", "--settle-seconds", "0"]
+    command += [f"--model-version={model_version}"]
     return subprocess.Popen(
         [*command, "--stop-at-end-of-input"],
         stdin=subprocess.PIPE,

@@ -7,15 +7,12 @@ keys, text for numbers, CloudEvents), and the model is asked through KServe's `M
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from importlib.util import find_spec
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from starlette.convertors import StringConvertor, register_url_convertor
-from starlette.requests import ClientDisconnect
+from starlette.exceptions import HTTPException
 
 from prottune.serving.predictor import LocationPredictor
 from prottune.serving.refusals import REFUSALS
@@ -37,38 +34,29 @@ _JSON, _BYTES = "application/json", "application/octet-stream"
 Handler = Callable[..., Awaitable[Any]]
 
 
-class _ModelName(StringConvertor):
-    """A name ends where V1's verb begins, so that `prottune:predict` is no model of that name."""
-
-    regex = "[^/:]+"
-
-
-register_url_convertor("model", _ModelName())
-
-
 def application(model: LocationPredictor, config: ServeConfig) -> FastAPI:
     """The ASGI application that serves one model; these routes and no others."""
     plane = Plane(model)
     v1, v2 = V1Endpoints(plane), V2Endpoints(plane)
     predict = _v1(plane, InferenceVerb.PREDICT)
-    app = FastAPI(title="prottune", openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     routes: list[tuple[str, str, Handler]] = [
         ("GET", "/metrics", metrics_handler),
         ("GET", "/v1/models", v1.models),
-        ("POST", "/v1/models/{model_name:model}:predict", predict),
-        ("GET", "/v1/models/{model_name:model}", v1.model_ready),
+        ("POST", "/v1/models/{model_name}:predict", predict),
+        ("GET", "/v1/models/{model_name}", _without_verb(v1.model_ready)),
         ("GET", "/v2", v2.metadata),
         ("GET", "/v2/health/live", v2.live),
         ("GET", "/v2/health/ready", v2.ready),
         ("GET", "/v2/models", v2.models),
-        ("GET", "/v2/models/{model_name:model}", _without_version(v2.model_metadata)),
-        ("GET", "/v2/models/{model_name:model}/ready", _without_version(v2.model_ready)),
-        ("POST", "/v2/models/{model_name:model}/infer", _infer(plane)),
+        ("GET", "/v2/models/{model_name}", _without_version(v2.model_metadata)),
+        ("GET", "/v2/models/{model_name}/ready", _without_version(v2.model_ready)),
+        ("POST", "/v2/models/{model_name}/infer", _infer(plane)),
     ]
     if config.explain:
         explain = _v1(plane, InferenceVerb.EXPLAIN)
-        routes.insert(0, ("POST", "/v1/models/{model_name:model}:explain", explain))
-    if config.page and find_spec("prottune.serving.page"):
+        routes.insert(0, ("POST", "/v1/models/{model_name}:explain", explain))
+    if config.page:
         from prottune.serving.page import page
 
         routes.append(("GET", "/", _fixed(page)))
@@ -118,7 +106,7 @@ def _v1(plane: Plane, verb: InferenceVerb) -> Handler:
     async def answer(model_name: str, request: Request) -> Response:
         model = plane.asked(model_name)
         body = await request.body()
-        answers, _ = await _unless_gone(request, model(body, dict(request.headers), verb))
+        answers, _ = await model(body, dict(request.headers), verb)
         return _json(answers)
 
     return answer
@@ -130,34 +118,13 @@ def _infer(plane: Plane) -> Handler:
         body = await request.body()
         names = [output["name"] for output in model.get_output_types()]
         question = request_of_http(body, request.headers.get(BINARY_HEADER), model_name, names)
-        response, _ = await _unless_gone(request, model(question, dict(request.headers)))
+        response, _ = await model(question, dict(request.headers))
         content, json_length = response.to_rest()
         if json_length is None:
             return _json(content)
         return Response(content, media_type=_BYTES, headers={BINARY_HEADER: str(json_length)})
 
     return answer
-
-
-async def _unless_gone(request: Request, answer: Awaitable[Any]) -> Any:
-    """The answer, or nothing more of it as soon as the client that asked is gone.
-
-    Raises: ClientDisconnect.
-    """
-    asking, leaving = asyncio.ensure_future(answer), asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait((asking, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not asking.done():
-            raise ClientDisconnect
-        return asking.result()
-    finally:
-        asking.cancel()
-        leaving.cancel()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _json(content: Any) -> Response:
@@ -178,6 +145,17 @@ def _without_version(handler: Handler) -> Handler:
     """KServe's handlers take a model version as well, which would become a query parameter."""
 
     async def one_model(model_name: str) -> Any:
+        return await handler(model_name)
+
+    return one_model
+
+
+def _without_verb(handler: Handler) -> Handler:
+    """A name with a verb is a route of its own, which is not asked with GET."""
+
+    async def one_model(model_name: str) -> Any:
+        if model_name.endswith((":predict", ":explain")):
+            raise HTTPException(405, headers={"Allow": "POST"})
         return await handler(model_name)
 
     return one_model

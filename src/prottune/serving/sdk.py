@@ -8,6 +8,11 @@ try:
     from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady, ServerNotReady
     from kserve.model import InferenceVerb
     from kserve.protocol.dataplane import DataPlane
+    from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
+    from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (
+        GRPCInferenceServiceServicer,
+        add_GRPCInferenceServiceServicer_to_server,
+    )
     from kserve.protocol.infer_type import RequestedOutput
     from kserve.protocol.rest.server import metrics_handler
     from kserve.protocol.rest.v1_endpoints import V1Endpoints
@@ -17,6 +22,7 @@ finally:
 
 __all__ = [
     "DataPlane",
+    "GRPCInferenceServiceServicer",
     "InferInput",
     "InferOutput",
     "InferRequest",
@@ -31,5 +37,7 @@ __all__ = [
     "ServerNotReady",
     "V1Endpoints",
     "V2Endpoints",
+    "add_GRPCInferenceServiceServicer_to_server",
+    "messages",
     "metrics_handler",
 ]

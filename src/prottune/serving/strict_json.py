@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from prottune.serving.sdk import InvalidInput
@@ -45,7 +45,7 @@ def shown(value: object, longest: int = 40) -> str:
     return words if len(words) <= longest else f"{words[:longest]}..."
 
 
-def _hooks(faults: list[tuple[object, str]]) -> dict[str, Callable[..., Any]]:
+def _hooks(faults: list[tuple[object, str]]) -> dict[str, Any]:
     """What the reader calls: each puts a mark into the value where it found fault, and says why."""
 
     def fault(place: object, words: str) -> object:

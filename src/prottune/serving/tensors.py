@@ -80,7 +80,8 @@ def rows_of(raw: bytes, where: str) -> list[bytes]:
 
     Raises: InvalidInput (400) if a length leads beyond the end.
     """
-    rows, position = [], 0
+    rows: list[bytes] = []
+    position = 0
     while position < len(raw):
         start = position + _LENGTH.size
         length = _LENGTH.unpack_from(raw, position)[0] if start <= len(raw) else _LENGTH.size
