@@ -22,6 +22,7 @@ import socket
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -32,6 +33,9 @@ from prottune.serving.logs import ANNOUNCEMENT, set_up_logging
 from prottune.serving.predictor import LocationPredictor
 from prottune.serving.routes import application
 from prottune.serving.settings import ServeConfig
+
+if TYPE_CHECKING:
+    import grpc
 
 # Longer than the minute after which usual load balancers drop an idle connection: whoever drops it first
 # should be the one who sends, or a request crosses with our closing.
@@ -82,7 +86,7 @@ class _Server(uvicorn.Server):
         )
         self._guard, self._drain_seconds = guard, config.drain_seconds
         self._model, self._config = model, config
-        self._stop_grpc: Callable[[], Awaitable[None]] | None = None
+        self._grpc: grpc.aio.Server | None = None
         self._settle_seconds = config.settle_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -90,7 +94,7 @@ class _Server(uvicorn.Server):
         if self._config.grpc:
             from prottune.serving.grpc_server import start_grpc
 
-            self._stop_grpc = await start_grpc(self._model, self._config)
+            self._grpc = await start_grpc(self._model, self._config)
         await super().startup(sockets)
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
@@ -113,7 +117,10 @@ class _Server(uvicorn.Server):
         self._guard.draining = True
         _log.info("ending: %d s for those who send to hear of it", self._settle_seconds)
         await asyncio.sleep(self._settle_seconds)
-        await super().shutdown(sockets)
+        left = self._drain_seconds - self._config.settle_seconds
+        others = [self._grpc.stop(left)] if self._grpc else []
+        await asyncio.gather(super().shutdown(sockets), *others)
+        await self._model.close()
 
 
 def _end() -> None:
