@@ -10,22 +10,34 @@ from typing import Annotated, Any
 
 import tyro
 
+from pipelines.compiling import GRAPHS
 from pipelines.finetune import finetune
+from pipelines.predict import predict
 from prottune.deployment.settings import DeployConfig
 from prottune.evaluation.settings import EvaluateConfig
 from prottune.ingestion.settings import IngestConfig
+from prottune.prediction.settings import MergeConfig, PredictConfig, ReadConfig, SplitConfig
 from prottune.tokenization import TokenizeConfig
 from prottune.training.settings import TrainConfig
 
-SETTINGS = (IngestConfig, TokenizeConfig, TrainConfig, EvaluateConfig, DeployConfig)
-"""Where the pipeline's settings live, in the order of its stages."""
+SETTINGS: dict[str, tuple[type[Any], ...]] = {
+    "finetune": (IngestConfig, TokenizeConfig, TrainConfig, EvaluateConfig, DeployConfig),
+    "predict": (ReadConfig, SplitConfig, PredictConfig, MergeConfig),
+}
+"""Graph -> where its settings live, in the order of its stages."""
 
 RENAMED = {"deploy_to": "to"}
 """Pipeline parameter -> setting, where the setting's own name says too little in a list of twenty."""
 
 ADDRESSES = {
-    "source": "File, folder, http(s):// or s3:// address of the labelled proteins.",
-    "checkpoints": "Folder or s3:// prefix of all runs' checkpoints; empty: each run's own folder.",
+    "finetune": {
+        "source": "File, folder, http(s):// or s3:// address of the labelled proteins.",
+        "checkpoints": "Folder or s3:// prefix of all runs' checkpoints; empty: each run's own folder.",
+    },
+    "predict": {
+        "source": "File, http(s):// or s3:// address of the proteins, FASTA; .gz is unpacked.",
+        "model": "registry (the model that serves now), or a model's folder or s3:// address.",
+    },
 }
 """Parameters that say where things lie -> what they mean to who runs the graph here; no stage's settings."""
 
@@ -33,11 +45,19 @@ CLUSTER_ONLY = ("light_image", "torch_image", "num_gpus", "node_selector", "tole
 """Parameters that say nothing on a laptop."""
 
 
-def run_flags() -> type[Any]:
+def parameters(graph: str) -> dict[str, inspect.Parameter]:
+    """All parameters of a graph."""
+    pipeline: Any = {"finetune": finetune, "predict": predict}[graph]
+    return dict(inspect.signature(pipeline.pipeline_func).parameters)
+
+
+def run_flags(graph: str = GRAPHS[0]) -> type[Any]:
     """A dataclass with one field for each parameter that means something on a laptop, and `runs`."""
-    help_of = ADDRESSES | {name: text for kind in SETTINGS for name, text in field_docs(kind).items()}
+    help_of = dict(ADDRESSES[graph])
+    for kind in SETTINGS[graph]:
+        help_of |= field_docs(kind)
     entries: list[tuple[str, Any, Any]] = []
-    for name, parameter in inspect.signature(finetune.pipeline_func).parameters.items():
+    for name, parameter in parameters(graph).items():
         if name not in CLUSTER_ONLY:
             hint = tyro.conf.arg(help=help_of[RENAMED.get(name, name)])
             described = Annotated[parameter.annotation, hint]  # type: ignore[name-defined]
@@ -46,13 +66,13 @@ def run_flags() -> type[Any]:
     return make_dataclass("RunFlags", entries, bases=(_RunsFolder,), frozen=True, kw_only=True)
 
 
-def check(values: Mapping[str, Any]) -> None:
+def check(values: Mapping[str, Any], graph: str = GRAPHS[0]) -> None:
     """Refuse settings that a stage would refuse, before anything runs.
 
     Raises: ConfigError.
     """
     settings = {RENAMED.get(name, name): value for name, value in values.items()}
-    for kind in SETTINGS:
+    for kind in SETTINGS[graph]:
         kind(**{entry.name: settings[entry.name] for entry in fields(kind) if entry.name in settings})
 
 

@@ -19,7 +19,8 @@ from letters import LettersPredictor
 
 from prottune.errors import ConfigError
 from prottune.serving.predictor import LocationPredictor
-from prottune.serving.server import application, serve
+from prottune.serving.routes import application
+from prottune.serving.server import serve
 from prottune.serving.settings import ServeConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:ORJSONResponse is deprecated")
