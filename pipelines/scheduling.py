@@ -201,6 +201,6 @@ def _digest(schedule: Schedule, version: Version) -> str:
 
 
 def _check_type(name: str, value: Any, kind: Any) -> None:
-    plain = {int: int, float: (int, float), bool: bool, str: str}.get(kind, object)
+    plain: Any = {int: int, float: (int, float), bool: bool, str: str}.get(kind, object)
     if not isinstance(value, plain) or (kind is not bool and isinstance(value, bool)):
         raise ConfigError(f"parameters: {name}: got {value!r}, expected {kind.__name__}")
