@@ -168,7 +168,8 @@ class Backend:
                 ) from None
             raise (ConfigError if error.status in (400, 404) else ServiceError)(said) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise ServiceError(f"{where}: {what}: no answer ({_first_line(error)})") from None
+            why = _first_line(error).rsplit(": ", 1)[-1].strip("')\"")
+            raise ServiceError(f"{where}: {what}: no answer ({why})") from None
         except (ValueError, RuntimeError) as error:
             raise ConfigError(f"{where}: {what}: {_first_line(error)}") from None
 
