@@ -30,6 +30,12 @@ PREDICT_ROUTE = "/v1/models/{model_name}:predict"
 LIMIT = ServeConfig(max_body_megabytes=1).max_body_bytes
 
 
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test waits for a caller to read why it was refused."""
+    monkeypatch.setattr("prottune.serving.exchange.LINGER_SECONDS", 0.02)
+
+
 class House:
     """Answers how many bytes it was sent; can be told to wait, and remembers who gave up waiting."""
 
@@ -284,11 +290,11 @@ def token_file(tmp_path: Path) -> str:
     return str(file)
 
 
-def test_a_token_is_asked_of_everybody_but_probes_and_metrics(token_file: str) -> None:
+def test_a_token_is_asked_of_everybody_but_probes_metrics_and_readers_of_the_page(token_file: str) -> None:
     guard, _ = guarded(ServeConfig(token_file=token_file))
-    for path in ("/v1/models/prottune", "/v2/health/live", "/metrics"):
+    for path in ("/v1/models/prottune", "/v2/health/live", "/metrics", "/"):
         assert asked(guard, "GET", path).status_code == 200
-    for method, path in (("POST", PREDICT), ("GET", "/"), ("POST", "/metrics"), ("GET", "/nowhere")):
+    for method, path in (("POST", PREDICT), ("POST", "/"), ("POST", "/metrics"), ("GET", "/nowhere")):
         reply = asked(guard, method, path)
         assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
 

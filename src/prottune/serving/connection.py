@@ -13,9 +13,10 @@ import json
 from http import HTTPStatus
 from typing import ClassVar
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from prottune.serving.exchange import MAX_HEAD_BYTES, SECURITY_HEADERS
+from prottune.serving.exchange import LINGER_SECONDS, MAX_HEAD_BYTES, SECURITY_HEADERS
 from prottune.serving.http_metrics import count_refusal
 from prottune.serving.settings import ServeConfig
 
@@ -33,12 +34,13 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # so that we are told when an answer is not taken at once
-        self._in_head = False
+        self._has_begun = self._in_head = self._is_refused = False
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         if len(self.connections) > self.limits.max_connections:
             self._refuse(503, "connections", "too many connections; ask again", b"retry-after: 1\r\n")
+            transport.close()
         else:
             self._expect_head()
 
@@ -48,8 +50,15 @@ class Connection(HttpToolsProtocol):
         self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        """As uvicorn's own, which warns of bad requests in the log and answers some without their body."""
+        self._unset_keepalive_if_required()
         head_goes_on = self._in_head
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._pass_over_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(400, "not_http", "the bytes that came are no HTTP/1.1 request")
         if head_goes_on and self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -60,20 +69,30 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
+        self._has_begun = self._in_head = True
         self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # data_received asks again
         self._head_is_whole()
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
     def shutdown(self) -> None:
-        """At the end of the server a head that has begun to come is still waited for, within its deadline."""
-        if not self._in_head:
+        """At the end of the server a head that has begun is waited for, within its deadline, and whoever has
+        just connected is given a moment to begin."""
+        if not self._has_begun:
+            self.loop.call_later(LINGER_SECONDS, self._close_unless_begun)
+        elif not self._in_head:
             super().shutdown()
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "not_http", "the bytes that came are no HTTP/1.1 request")
+    def _close_unless_begun(self) -> None:
+        if not self._has_begun:
+            self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -85,6 +104,17 @@ class Connection(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
+
+    def _pass_over_upgrade(self, rest: bytes) -> None:
+        """A server may pass over the wish for another protocol, as Java's client sends it with every first
+        request, but the parser then leaves out the body. So it is asked again, without the wish."""
+        headers = [header for header in self.headers if header[0] != b"upgrade"]
+        if len(headers) == len(self.headers):  # CONNECT
+            self._refuse(400, "not_http", "this is no proxy")
+            return
+        head = b"%s %s HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(head + b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + rest)
 
     def _give_up_writing(self) -> None:
         count_refusal("answer_time")
@@ -104,22 +134,26 @@ class Connection(HttpToolsProtocol):
             self._expect_head()
         elif self._in_head:
             self._refuse(408, "head_time", f"head: expected all of it within {self.limits.head_seconds:g} s")
-        else:
+        if not self._is_answering():
             self.transport.close()
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
     def _refuse(self, status: int, reason: str, words: str, headers: bytes = b"") -> None:
-        """Say why and close; an answer that is under way is sent first, and is the last."""
+        """Say why, read no more, and close; an answer that is under way is sent first, and is the last."""
+        if self._is_refused:
+            return
+        self._is_refused = True
         count_refusal(reason)
+        self.flow.pause_reading()
         if self._is_answering() and (self.cycle.response_started or not self.cycle.more_body):
             self.cycle.keep_alive = False
-            self.flow.pause_reading()
             return
         body = json.dumps({"error": words}).encode()
         lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
         lines += [b"%s: %s" % header for header in SECURITY_HEADERS]
         lines += [b"content-type: application/json", b"content-length: %d" % len(body), b"connection: close"]
         self.transport.write(b"\r\n".join(lines) + b"\r\n" + headers + b"\r\n" + body)
-        self.transport.close()
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)

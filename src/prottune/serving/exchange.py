@@ -20,6 +20,9 @@ READINESS = {"/v1/models/{model_name}", "/v2/models/{model_name}/ready", "/v2/he
 EXEMPT = READINESS | {"/v2/health/live", "/metrics"}
 """Asked by probes and by Prometheus, which bring no token and must be answered however full the house is."""
 
+WITHOUT_TOKEN = EXEMPT | {"/"}
+"""The page holds no secret, and a browser that opens it cannot bring a token: its script asks the person."""
+
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -32,9 +35,12 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 
 # A refused body that is this small is read to its end, so that the connection can be used again.
 _SMALL_BYTES, _SMALL_SECONDS = 64 * 1024, 0.05
-# Of any other so much is thrown away before the connection is closed: closed at once, the bytes under way
-# would be answered by a reset, which may overtake the refusal.
-_LINGER_BYTES, _LINGER_SECONDS = 512 * 1024, 2.0
+# Of any other so much is thrown away.
+_LINGER_BYTES = 512 * 1024
+
+LINGER_SECONDS = 1.0
+"""How long a connection that shall be closed is left open: the bytes under way to a closed one are answered
+by a reset, which may overtake what was sent before."""
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
@@ -104,7 +110,7 @@ class Exchange:
         await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body, "more_body": True})
         if not reusable:
-            await self._skip(_LINGER_BYTES, _LINGER_SECONDS)
+            await self._linger()
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _skip(self, max_bytes: int, max_seconds: float) -> bool:
@@ -114,3 +120,13 @@ class Exchange:
                 while max_bytes > 0 and not self.body_is_whole:
                     max_bytes -= len(await self.read())
         return self.body_is_whole
+
+    async def _linger(self) -> None:
+        """Wait until the sender has closed; one who pours on is left to fill what lies between us."""
+        num_bytes = 0
+        with contextlib.suppress(TimeoutError, Gone):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while not self.body_is_whole:
+                    if num_bytes > _LINGER_BYTES:
+                        await asyncio.sleep(LINGER_SECONDS)
+                    num_bytes += len(await self.read())

@@ -14,6 +14,8 @@ a person at a terminal, so nothing settles then. A second TERM or INT ends the p
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 import os
 import resource
@@ -22,6 +24,7 @@ import socket
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -32,6 +35,9 @@ from prottune.serving.logs import ANNOUNCEMENT, set_up_logging
 from prottune.serving.predictor import LocationPredictor
 from prottune.serving.routes import application
 from prottune.serving.settings import ServeConfig
+
+if TYPE_CHECKING:
+    import grpc
 
 # Longer than the minute after which usual load balancers drop an idle connection: whoever drops it first
 # should be the one who sends, or a request crosses with our closing.
@@ -82,7 +88,7 @@ class _Server(uvicorn.Server):
         )
         self._guard, self._drain_seconds = guard, config.drain_seconds
         self._model, self._config = model, config
-        self._stop_grpc: Callable[[], Awaitable[None]] | None = None
+        self._grpc: grpc.aio.Server | None = None
         self._settle_seconds = config.settle_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -90,7 +96,7 @@ class _Server(uvicorn.Server):
         if self._config.grpc:
             from prottune.serving.grpc_server import start_grpc
 
-            self._stop_grpc = await start_grpc(self._model, self._config)
+            self._grpc = await start_grpc(self._model, self._config)
         await super().startup(sockets)
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
@@ -113,7 +119,30 @@ class _Server(uvicorn.Server):
         self._guard.draining = True
         _log.info("ending: %d s for those who send to hear of it", self._settle_seconds)
         await asyncio.sleep(self._settle_seconds)
-        await super().shutdown(sockets)
+        await self._stop_accepting(sockets or [])
+        left = self._drain_seconds - self._config.settle_seconds
+        others = [self._grpc.stop(left)] if self._grpc else []
+        await asyncio.gather(super().shutdown(sockets), *others)
+        await self._model.close()
+
+    async def _stop_accepting(self, listeners: list[socket.socket]) -> None:
+        """Take in those who wait at the door while it closes, whom the system would reset."""
+        waiting = []
+        for listener in listeners:
+            listener.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    waiting.append(listener.accept()[0])
+        for server in self.servers:
+            server.close()
+        take = functools.partial(  # as uvicorn's own startup makes them
+            connections_within(self._config),
+            config=self.config,  # type: ignore[call-arg] # of the class inside
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(take, connection)
 
 
 def _end() -> None:
