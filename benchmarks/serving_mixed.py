@@ -119,7 +119,6 @@ def rows(options: Options) -> list[Row]:
         }
         bench = Bench(urls, sequences(options), sizes, scale)
         bench.facts |= {"largest_difference": bench.check(), "precision": str(precision)}
-        bench.rate = matmul_rate(precision)
         found = list(bench.closed())
         found += bench.open()
     size = f"{sizes}, {scale.num_proteins} {'real' if options.source else 'random'} proteins a turn"
@@ -131,9 +130,8 @@ class Bench:
 
     def __init__(self, urls: dict[str, str], proteins: list[str], sizes: Sizes, scale: Scale) -> None:
         self._urls, self._proteins, self._sizes, self._scale = urls, proteins, sizes, scale
+        self._precision = choose_precision("auto", "cpu")
         self.facts: dict[str, Any] = {}
-        self.rate = 0.0
-        """Operations a second of matrix products in our precision."""
         self._probes: dict[str, list[float]] = {OURS: [], STOCK: []}
         self._capacity = 0.0
 
@@ -193,7 +191,8 @@ class Bench:
 
             return seconds
 
-        return in_turns({name: way(name) for name in self._urls}, self._scale.turns), p99
+        ways = {name: way(name) for name in self._urls} | {_LIMIT: self._limit}
+        return in_turns(ways, self._scale.turns), p99
 
     def _num_proteins(self, name: str, turn: int, least: int) -> int:
         """In fp32 a sample with the lengths of all is enough."""
@@ -210,16 +209,16 @@ class Bench:
                 ratio=speed[OURS] / speed[peer],
                 samples=samples,
                 compared=(OURS, peer),
-                limit=self._limit(),
+                limit=speed[_LIMIT],
                 facts=self.facts | {"proteins_per_second": speed, "p99_seconds": waits},
                 note=f"p99 {waits[OURS]:.3g} s and {waits[peer]:.3g} s",
             )
 
-    def _limit(self) -> float:
-        """Proteins a second whose matrix products this machine could do, lengths as in the turns."""
+    def _limit(self, _: int) -> float:
+        """Seconds of the matrix products alone, for as many proteins as a turn has and their lengths."""
         tokens = [len(protein) + NUM_SPECIAL_TOKENS for protein in sampled(self._proteins, 500)]
         operations = [self._sizes.operations(min(number, self._sizes.num_positions)) for number in tokens]
-        return self.rate / float(np.mean(operations))
+        return self._scale.num_proteins * float(np.mean(operations)) / matmul_rate(self._precision)
 
     def _probe_row(self) -> Row:
         p99 = {name: 1e3 * float(np.percentile(waits, 99)) for name, waits in self._probes.items()}
