@@ -41,7 +41,7 @@ class Guard:
         """Raises: ConfigError if the token cannot be read."""
         self.draining = False
         """Whether the server is about to end: still answering, no longer ready, closing connections."""
-        self._app, self._config = app, config
+        self.app, self._config = app, config
         self._token = read_token(config)
         self._routes = _routes_by_method(getattr(app, "routes", ()))
         self._num_requests = 0
@@ -50,7 +50,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, self._route(scope), lambda: self.draining)
         notes, begun = begin_notes(), time.perf_counter()
@@ -170,7 +170,7 @@ class Guard:
 
         watcher = asyncio.create_task(watch())
         try:
-            await self._app(exchange.scope, replay, exchange.send)
+            await self.app(exchange.scope, replay, exchange.send)
         except asyncio.CancelledError:
             if not gone.is_set():
                 raise
