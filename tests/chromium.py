@@ -85,7 +85,7 @@ class Browser:
         assert "exceptionDetails" not in reply, reply["exceptionDetails"]
         return reply["result"].get("value")
 
-    def until(self, condition: str, seconds: float = 20) -> None:
+    def until(self, condition: str, seconds: float = 60) -> None:
         """Wait until a JavaScript expression is true; fails with it after so many seconds."""
         script = f"""new Promise((yes, no) => {{
           const end = Date.now() + {seconds * 1000};

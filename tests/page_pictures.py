@@ -26,7 +26,7 @@ def take_pictures(address: str, folder: Path) -> None:
         tab.resize(1000, tab.ask(HEIGHT))
         write_picture(folder / "serving-page.png", tab)
         show_answers(tab, address, "dark", 360)
-        tab.resize(360, 1080, scale=2)
+        tab.resize(360, 1100, scale=2)
         tab.ask("document.querySelector('.answered').scrollIntoView()")
         write_picture(folder / "serving-page-phone.png", tab)
 
@@ -45,7 +45,8 @@ def show_answers(tab: Browser, address: str, scheme: str, width: int) -> None:
 
 def write_picture(path: Path, tab: Browser) -> None:
     """Write what is seen, in few colours: a third of the bytes, and no difference to the eye."""
-    Image.open(io.BytesIO(tab.picture())).convert("RGB").quantize(128).save(path, optimize=True)
+    seen = Image.open(io.BytesIO(tab.picture())).convert("RGB")
+    seen.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import uvicorn
 from chromium import PROGRAM, Browser, browser, is_installed
-from fastapi import FastAPI
+from tiny_model import write_tiny_model
 
+from prottune.model.attribution import Attribution
 from prottune.prediction import table_schema
-from prottune.serving.page import MAX_PROTEINS, page
+from prottune.serving.guard import Guard
+from prottune.serving.page import MAX_PROTEINS
 from prottune.serving.predictor import LocationPredictor
 from prottune.serving.routes import application
 from prottune.serving.settings import ServeConfig
@@ -85,20 +89,15 @@ async def _reply(send: Any, status: int, headers: dict[str, str], words: str) ->
     await send({"type": "http.response.body", "body": words.encode()})
 
 
-async def explain(body: dict[str, Any]) -> dict[str, Any]:
-    """A letter that stands for the location speaks for it, W against it; residues after 50 are not read."""
-
-    def one(asked: dict[str, Any]) -> dict[str, Any]:
-        sequence, letter = asked["sequence"], LETTERS[asked["location"]]
-        scores = [float(residue == letter) - 2.0 * (residue == "W") for residue in sequence[:50]]
-        left_out = [51, len(sequence)] if len(sequence) > 50 else None
-        unread = [None] * len(sequence[50:])
-        return {
-            "accession": asked["accession"], "explained": asked["location"], "sequence": sequence,
-            "scores": [*scores, *unread], "left_out": left_out, "complete": "G" not in sequence,
-        }  # fmt: skip
-
-    return {"explanations": [one(asked) for asked in body["instances"]], "model_version": "7"}
+def attribute(sequence: str, location: str, _before_each: Callable[[], None]) -> Attribution:
+    """A letter that stands for the location speaks for it, W against it; residues after 50 are not read, and
+    where there is a G the scores do not add up."""
+    letter = LETTERS[location]
+    scores_R = np.array([float(residue == letter) - 2.0 * (residue == "W") for residue in sequence])
+    scores_R[50:] = np.nan
+    left_out = (51, len(sequence)) if len(sequence) > 50 else None
+    difference = float(np.nansum(scores_R)) + 9.0 * ("G" in sequence)
+    return Attribution(location, sequence, scores_R, left_out, difference, steps=32)
 
 
 @contextmanager
@@ -122,20 +121,14 @@ def letters() -> LettersPredictor:
 
 
 @pytest.fixture(scope="module")
-def app(letters: LettersPredictor) -> FastAPI:
-    model = LocationPredictor(letters, ServeConfig(max_residues=120), "7")
+def server(letters: LettersPredictor) -> Iterator[tuple[Front, str]]:
+    config = ServeConfig(max_residues=120)
+    model = LocationPredictor(letters, config, "7", attribute=attribute)
     model.load()
-    app = application(model)
-    app.add_api_route("/", page, methods=["GET"], response_model=None)
-    app.add_api_route("/v1/models/prottune:explain", explain, methods=["POST"])
-    return app
-
-
-@pytest.fixture(scope="module")
-def server(app: FastAPI) -> Iterator[tuple[Front, str]]:
-    front = Front(app)
+    front = Front(Guard(application(model, config), config))
     with running(front) as address:
         yield front, address
+    asyncio.run(model.close())
 
 
 @pytest.fixture
@@ -236,6 +229,8 @@ def test_what_was_read_of_a_cut_protein_is_said_where_the_server_tells_it(tab: B
 
 
 def test_one_bare_sequence_and_a_final_stop_are_taken(tab: Browser) -> None:
+    (card,) = predict(tab, "  >P1 indented\n  KKK\n")
+    assert (card["name"], card["ranking"][0][0]) == ("P1", "Nucleus")
     (card,) = predict(tab, " kkkkkk\n KK* \n")
     assert card["name"] == "sequence"
     assert "8 residues" in card["text"]
@@ -582,6 +577,27 @@ def test_paper_shows_answers_without_the_form(tab: Browser) -> None:
     assert tab.ask(f"['.card', '.ranking', '#question', '#csv'].map({seen})") == [True, True, False, False]
     assert tab.ask(f"({LIGHTNESS})(getComputedStyle(document.body).color)") < 0.5
     assert tab.printed().startswith(b"%PDF")
+
+
+def test_a_real_model_is_shown_as_it_answers(tab: Browser, tmp_path: Path) -> None:
+    config = ServeConfig(precision="fp32")
+    model = LocationPredictor.from_folder(write_tiny_model(tmp_path / "model", membrane=True), config, "")
+    with running(application(model, config)) as address:
+        tab.open(address)
+        (card,) = predict(tab, f">P1\nM{NUCLEAR * 5}\n")
+        tab.click(".ask button")
+        tab.until("document.querySelector('.residues')")
+        found = json.loads(tab.download("#json", tmp_path).read_text(encoding="utf-8"))
+        shown = tab.ask("[...document.querySelectorAll('.residue')].map(one => one.title.split(': ')[1])")
+        assert tab.complaints == []
+    asyncio.run(model.close())
+    (prediction,), (explanation,) = found["predictions"], found["explanations"]
+    ranked = sorted(prediction["probabilities"].values(), reverse=True)
+    assert [row[1] for row in card["ranking"]] == [f"{share:.1%}".replace("%", "\u00a0%") for share in ranked]
+    assert f"bound to a membrane: {prediction['membrane']:.1%}".replace("%", " %") in card["text"]
+    assert found["model_version"] == model.model_version
+    scores = [float(score.replace("\u2212", "-")) for score in shown]
+    assert scores == pytest.approx(explanation["scores"], abs=5e-4)
 
 
 def test_the_page_talks_to_its_own_server_only(tab: Browser, server: tuple[Front, str]) -> None:

@@ -82,7 +82,9 @@ def test_a_model_that_hangs_is_not_healthy_and_no_probe_waits_long(monkeypatch: 
         model = served(predictor)
         predictor.let_go()
         model.check([golden_entry("KKL")])
+        await predictor.begun()
         asking = asyncio.ensure_future(model.predict({"instances": ["SSS"]}))
+        await predictor.begun()
         began = time.monotonic()
         assert await model.healthy() is False
         assert await model.healthy() is False
@@ -105,7 +107,8 @@ def test_the_check_passes_all_that_users_wait_for() -> None:
         await predictor.begun()
         users += [asyncio.ensure_future(model.predict({"instances": ["L" * (500 + n)]})) for n in range(20)]
         probe = asyncio.ensure_future(model.healthy())
-        await asyncio.sleep(0)
+        for _ in range(3):  # the users' questions, the probe, and the check that it begins: into the line
+            await asyncio.sleep(0)
         predictor.let_go(2)
         assert await probe is True
         assert predictor.asked[1:3] == [["S" * 500], ["KKL"]]

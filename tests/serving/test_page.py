@@ -7,11 +7,18 @@ import hashlib
 import json
 import re
 from importlib import resources
+from pathlib import Path
 
 import pytest
+from letters import LettersPredictor
+from starlette.testclient import TestClient
 
 from prottune.explanation import STRETCH_RESIDUES
+from prottune.serving.guard import Guard
 from prottune.serving.page import MAX_PROTEINS, page
+from prottune.serving.predictor import LocationPredictor
+from prottune.serving.routes import application
+from prottune.serving.settings import ServeConfig
 
 CONTENT, HEADERS = bytes(page().body).decode(), page().headers
 POLICY = dict(rule.split(" ", 1) for rule in HEADERS["content-security-policy"].split("; "))
@@ -66,10 +73,30 @@ def test_the_script_knows_the_servers_own_numbers() -> None:
         "predict": "v1/models/prottune:predict",
         "explain": "v1/models/prottune:explain",
         "max_proteins": MAX_PROTEINS,
-        "max_megabytes": 8,
+        "max_megabytes": ServeConfig.max_body_megabytes,
         "stretch_residues": STRETCH_RESIDUES,
     }
 
 
 def test_the_page_has_the_colours_of_the_reports() -> None:
     assert inside("style").startswith(resources.files("prottune").joinpath("colors.css").read_text())
+
+
+@pytest.mark.parametrize(("is_wanted", "status"), [(True, 200), (False, 404)])
+def test_the_endpoint_shows_its_page_unless_told_not_to(is_wanted: bool, status: int) -> None:
+    config = ServeConfig(page=is_wanted)
+    app = application(LocationPredictor(LettersPredictor(), config, "7"), config)
+    response = TestClient(app).get("/")
+    assert response.status_code == status
+    assert (response.text == CONTENT) is is_wanted
+
+
+def test_a_browser_gets_the_page_without_a_token_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("open-sesame-0123456789")
+    config = ServeConfig(token_file=str(tmp_path / "token"))
+    model = LocationPredictor(LettersPredictor(), config, "7")
+    client = TestClient(Guard(application(model, config), config))
+    response = client.get("/")
+    assert (response.status_code, response.text) == (200, CONTENT)
+    assert response.headers.get_list("content-security-policy") == [HEADERS["content-security-policy"]]
+    assert client.post("/v1/models/prottune:predict").status_code == 401

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from letters import LettersPredictor
 
 from prottune.errors import ConfigError
+from prottune.serving.batcher import Overloaded, TooLate
 from prottune.serving.predictor import LocationPredictor
 from prottune.serving.routes import application
 from prottune.serving.server import serve
@@ -71,7 +72,7 @@ def test_the_list_of_routes_is_closed(app: FastAPI) -> None:
     ]
 
 
-@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/"])
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/", "/v2/", "/v1/models/"])
 def test_there_are_no_pages(app: FastAPI, path: str) -> None:
     assert ask(app, "GET", path).status_code == 404
 
@@ -326,6 +327,54 @@ def test_a_bug_behind_the_endpoint_is_a_plain_500_without_the_sequence() -> None
     reply = ask(application(model, CONFIG), "POST", PREDICT, json={"instances": ["MKTMKT"]})
     assert reply.status_code == 500
     assert reply.json() == {"error": "RuntimeError inside the server; its log says more"}
+
+
+@pytest.mark.parametrize("verb", ["predict", "explain"])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Overloaded("3 wait", 2), (429, "2", {"error": "3 wait; try again in 2 s"})),
+        (TooLate("not answered within 60 s"), (503, "1", {"error": "not answered within 60 s"})),
+    ],
+)
+def test_a_request_that_cannot_be_answered_now_hears_when_to_come_again(
+    model: LocationPredictor, verb: str, error: Exception, said: tuple[int, str, dict[str, str]]
+) -> None:
+    async def fail(*_: Any) -> Any:
+        raise error
+
+    setattr(model, verb, fail)
+    reply = ask(application(model, CONFIG), "POST", f"/v1/models/prottune:{verb}", json={"instances": ["M"]})
+    assert (reply.status_code, reply.headers["retry-after"], reply.json()) == said
+
+
+def test_explanations_get_the_body_and_send_no_header_of_the_caller_back(model: LocationPredictor) -> None:
+    async def explain(body: bytes, headers: dict[str, str]) -> Any:
+        return {"explanations": json.loads(body)["instances"], "model_version": "7"}
+
+    model.explain = explain  # type: ignore[method-assign]
+    secret = {"authorization": "Bearer secret", "ce-id": "1"}
+    reply = ask(
+        application(model, CONFIG),
+        "POST",
+        "/v1/models/prottune:explain",
+        json={"instances": ["M"]},
+        headers=secret,
+    )
+    assert (reply.status_code, reply.json()["explanations"]) == (200, ["M"])
+    assert set(reply.headers) == {"content-type", "content-length"}
+
+
+def test_what_is_switched_off_is_no_route(model: LocationPredictor) -> None:
+    off = application(model, ServeConfig(page=False, explain=False))
+    assert ask(off, "POST", "/v1/models/prottune:explain", json={"instances": ["M"]}).status_code in (
+        404,
+        405,
+    )
+    assert [ask(off, "GET", path).status_code for path in ("/", "/openapi.json")] == [404, 404]
+    on = application(model, ServeConfig(docs=True))
+    assert ask(on, "GET", "/").headers["content-type"] == "text/html; charset=utf-8"
+    assert ask(on, "GET", "/openapi.json").json()["info"]["title"] == "prottune"
 
 
 def test_metrics_are_served(app: FastAPI) -> None:

@@ -77,12 +77,12 @@ class Predictor:
     @property
     def device_type(self) -> str:
         """Where the model computes: cpu or cuda."""
-        return self._device.type
+        return str(self._device.type)
 
     @property
     def is_fp32(self) -> bool:
         """Whether the weights have 32 bits, as explanations need them."""
-        return next(self._model.parameters()).dtype == torch.float32
+        return bool(next(self._model.parameters()).dtype == torch.float32)
 
     @property
     def tells_membrane(self) -> bool:

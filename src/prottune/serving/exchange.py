@@ -20,6 +20,9 @@ READINESS = {"/v1/models/{model_name}", "/v2/models/{model_name}/ready", "/v2/he
 EXEMPT = READINESS | {"/v2/health/live", "/metrics"}
 """Asked by probes and by Prometheus, which bring no token and must be answered however full the house is."""
 
+WITHOUT_TOKEN = EXEMPT | {"/"}
+"""The page holds no secret, and a browser that opens it cannot bring a token: its script asks the person."""
+
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),

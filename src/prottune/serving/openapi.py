@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from prottune import __version__
+from prottune.serving.explaining import MAX_WAITING
 from prottune.serving.predictor import LocationPredictor
 from prottune.serving.questions import INPUT_NAME, MAX_NAME
 from prottune.serving.settings import MODEL_NAME, ServeConfig
@@ -46,7 +47,7 @@ def openapi(model: LocationPredictor, config: ServeConfig) -> dict[str, Any]:
     }
     if config.explain:
         words = "Which residues speak for an answer"
-        paths[f"{v1}:explain"] = _post("explain", words, _v1_request(config), "Explanations")
+        paths[f"{v1}:explain"] = _post("explain", words, _to_explain(model, config), "Explanations")
     if config.page:
         html = {"text/html": {"schema": {"type": "string"}}}
         paths["/"] = {"get": _operation("page", "A page to paste proteins into", html)}
@@ -87,11 +88,21 @@ def _schemas(config: ServeConfig) -> dict[str, Schema]:
         truncated=flag,
         num_residues={"type": "integer", "minimum": 1},
     )
+    number = {"type": "number"}
+    explained = {name: schema for name, schema in prediction["properties"].items() if name != "membrane"}
     explanation = _object(
+        **explained,
         explained=text,
+        method=text,
         sequence=text,
-        scores={"type": "array", "items": {"type": ["number", "null"]}},
+        scores=_list_of({"type": ["number", "null"]}),
+        left_out={"type": ["array", "null"], "items": {"type": "integer"}},
+        difference=number,
+        sum=number,
+        error=number,
         complete=flag,
+        steps={"type": "integer"},
+        max_steps={"type": "integer"},
     )
     tensor = _object(name=text, datatype=text, shape=_list_of({"type": "integer"}))
     output = {**tensor["properties"], "data": {"type": "array"}}
@@ -132,6 +143,16 @@ def _v1_request(config: ServeConfig) -> Schema:
     }
     instances = _list_of({"anyOf": [_ref("Sequence"), protein]})
     return _object(instances=instances | {"minItems": 1, "maxItems": config.max_sequences})
+
+
+def _to_explain(model: LocationPredictor, config: ServeConfig) -> Schema:
+    """V1's body with fewer and shorter proteins, and locations that the model knows."""
+    request = _v1_request(config)
+    request["description"] = f"Proteins of at most {config.max_explained_residues} residues"
+    instances = request["properties"]["instances"]
+    instances["maxItems"] = min(MAX_WAITING, config.max_sequences)
+    instances["items"]["anyOf"][1]["properties"]["location"] = {"enum": [*model.labels, "", None]}
+    return request
 
 
 def _infer(model: LocationPredictor, config: ServeConfig) -> Schema:

@@ -87,6 +87,11 @@ class LocationPredictor(Model):  # type: ignore[misc]
         shortest = min(golden, key=lambda entry: len(entry["sequence"]))
         self._health = Health(self._batcher, self._predictor.labels, shortest, allowed)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The locations, in the order of the probabilities."""
+        return self._predictor.labels
+
     async def healthy(self) -> bool:
         """Whether the model answers its golden sequence as it should; false if it is stuck. Never raises."""
         return bool(self.ready) and (self._health is None or await self._health.is_good())

@@ -8,7 +8,6 @@ keys, text for numbers, CloudEvents), and the model is asked through KServe's `M
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from importlib.util import find_spec
 from typing import Any
 
 import orjson
@@ -40,7 +39,7 @@ def application(model: LocationPredictor, config: ServeConfig) -> FastAPI:
     plane = Plane(model)
     v1, v2 = V1Endpoints(plane), V2Endpoints(plane)
     predict = _v1(plane, InferenceVerb.PREDICT)
-    app = FastAPI(title="prottune", openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     routes: list[tuple[str, str, Handler]] = [
         ("GET", "/metrics", metrics_handler),
         ("GET", "/v1/models", v1.models),
@@ -57,7 +56,7 @@ def application(model: LocationPredictor, config: ServeConfig) -> FastAPI:
     if config.explain:
         explain = _v1(plane, InferenceVerb.EXPLAIN)
         routes.insert(0, ("POST", "/v1/models/{model_name}:explain", explain))
-    if config.page and find_spec("prottune.serving.page"):
+    if config.page:
         from prottune.serving.page import page
 
         routes.append(("GET", "/", _fixed(page)))

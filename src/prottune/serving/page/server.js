@@ -1,6 +1,7 @@
 // Asking the server: waiting when it is busy, the token when it wants one, its own words when it refuses.
 
-const MAX_WAITS = 20;
+/** A server that is still busy after this time is not asked again. */
+const PATIENCE_SECONDS = 120;
 /** Proteins go out in pieces, so that answers appear as they come and a cancel spares the rest. */
 const PIECE_PROTEINS = 8;
 const PIECE_RESIDUES = 4000;
@@ -19,14 +20,15 @@ let token = ""; // in memory only
 
 /** Send proteins to a route and return its JSON. `wait` is told what is waited for, and "" when it is over. */
 async function ask(route, instances, { signal, wait, askForToken }) {
-  for (let waits = 0; ; waits += 1) {
+  const begun = Date.now();
+  while (true) {
     const response = await send(route, instances, signal);
     if (response.ok) return readJson(response);
     const words = await wordsOf(response);
     const seconds = secondsToWait(response);
     if (response.status === 401) {
       token = await askForToken(token === "" ? "" : "The token was not accepted.", signal);
-    } else if (seconds !== null && waits < MAX_WAITS) {
+    } else if (seconds !== null && Date.now() - begun < PATIENCE_SECONDS * 1000) {
       await countDown(seconds, words, { signal, wait });
     } else {
       throw new Refusal(response.status, words);
