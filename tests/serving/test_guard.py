@@ -22,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import Message, Scope
 
 from prottune.errors import ConfigError
-from prottune.serving.exchange import EXEMPT
+from prottune.serving.exchange import WITHOUT_TOKEN
 from prottune.serving.guard import Guard
 from prottune.serving.logs import note, set_up_logging
 from prottune.serving.predictor import LocationPredictor
@@ -389,14 +389,14 @@ def endpoint(token_file: str) -> Guard:
     return Guard(application(model, config), config)
 
 
-def test_of_the_real_routes_probes_and_metrics_alone_need_no_token(endpoint: Guard) -> None:
+def test_of_the_real_routes_only_probes_metrics_and_the_page_need_no_token(endpoint: Guard) -> None:
     routes = {(method, route.path) for route in endpoint.app.routes for method in route.methods}
     open_to_all = {
         (method, path)
         for method, path in routes
         if asked(endpoint, method, path.replace("{model_name}", "prottune")).status_code != 401
     }
-    assert open_to_all == {("GET", path) for path in EXEMPT}
+    assert open_to_all == {("GET", path) for path in WITHOUT_TOKEN}
 
 
 def test_a_real_request_is_logged_with_its_route_and_its_number_of_sequences(
