@@ -4,8 +4,9 @@ There is no waiting timer: when the model is free it takes what has arrived, up 
 waits for a batch to fill, and batches grow by themselves when much is asked.
 
 The budget is what somebody who comes a moment later has to wait for. On a GPU it is large, as the GPU is idle
-with less. A CPU is busy with few tokens (docs/serving.md has the figures), so larger batches would only
-make everybody wait.
+with less. A CPU is busy with few tokens: with ProtBERT's widths in bf16, one core computes a row of 64 tokens
+at three tenths of the speed of long rows, and one of 512 at nine tenths or more. Beyond that everybody would
+only wait.
 """
 
 from __future__ import annotations
