@@ -290,11 +290,11 @@ def token_file(tmp_path: Path) -> str:
     return str(file)
 
 
-def test_a_token_is_asked_of_everybody_but_probes_and_metrics(token_file: str) -> None:
+def test_a_token_is_asked_of_everybody_but_probes_metrics_and_readers_of_the_page(token_file: str) -> None:
     guard, _ = guarded(ServeConfig(token_file=token_file))
-    for path in ("/v1/models/prottune", "/v2/health/live", "/metrics"):
+    for path in ("/v1/models/prottune", "/v2/health/live", "/metrics", "/"):
         assert asked(guard, "GET", path).status_code == 200
-    for method, path in (("POST", PREDICT), ("GET", "/"), ("POST", "/metrics"), ("GET", "/nowhere")):
+    for method, path in (("POST", PREDICT), ("POST", "/"), ("POST", "/metrics"), ("GET", "/nowhere")):
         reply = asked(guard, method, path)
         assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
 

@@ -21,7 +21,15 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prottune.errors import ConfigError
-from prottune.serving.exchange import EXEMPT, MAX_HEAD_BYTES, READINESS, Exchange, Gone, Refusal
+from prottune.serving.exchange import (
+    EXEMPT,
+    MAX_HEAD_BYTES,
+    READINESS,
+    WITHOUT_TOKEN,
+    Exchange,
+    Gone,
+    Refusal,
+)
 from prottune.serving.http_metrics import count_refusal, count_request, set_in_house
 from prottune.serving.logs import begin_notes, log_request
 from prottune.serving.settings import ServeConfig
@@ -97,7 +105,7 @@ class Guard:
             raise Refusal(431, "head_size", f"head: expected at most {MAX_HEAD_BYTES} bytes")
         if self.draining and exchange.route in READINESS:
             raise _busy("draining", "not ready: the server is about to end")
-        if self._token and not exchange.is_exempt:
+        if self._token and exchange.route not in WITHOUT_TOKEN:
             word, _, token = headers.get(b"authorization", b"").partition(b" ")
             if word.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
                 expected = "expected the header `Authorization: Bearer TOKEN` with this server's token"
