@@ -21,6 +21,9 @@ from benchmarks.http_client import Connection, Reply
 MAX_REQUESTS, MAX_RATE, MAX_OPEN = 1_000_000, 10_000.0, 1024
 """Bounds of a load test: requests, requests a second, requests on their way at a time."""
 
+_PATIENCE_SECONDS = 120.0
+"""What has no answer by then counts as a TimeoutError."""
+
 Check = Callable[[int, Reply], None]
 """Looks at the answer to the n-th request; raises AssertionError if it is wrong."""
 
@@ -138,8 +141,9 @@ async def open_loop(
 
 async def _ask(connection: Connection, request: bytes, due: float, outcome: Outcome) -> Reply | None:
     try:
-        reply = await connection.ask(request)
-    except ConnectionError as error:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            reply = await connection.ask(request)
+    except (ConnectionError, TimeoutError) as error:
         connection.close()
         outcome.count(type(error).__name__, 0.0)
         return None
@@ -159,9 +163,12 @@ async def probing(url: str, requests: Sequence[bytes], every: float = 0.05) -> A
         number = 0
         while True:
             due = time.perf_counter()
-            connection = await Connection.open(url)
-            await _ask(connection, requests[number % len(requests)], due, outcome)
-            connection.close()
+            try:
+                connection = await Connection.open(url)
+                await _ask(connection, requests[number % len(requests)], due, outcome)
+                connection.close()
+            except OSError as error:
+                outcome.count(type(error).__name__, 0.0)
             number += 1
             await asyncio.sleep(max(0.0, due + every - time.perf_counter()))
 
@@ -170,4 +177,5 @@ async def probing(url: str, requests: Sequence[bytes], every: float = 0.05) -> A
         yield outcome
     finally:
         task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
         outcome.seconds = time.perf_counter() - begun

@@ -16,9 +16,6 @@ from benchmarks.stock_server import end_with_our_starter
 from prottune.flags import parse_flags
 from prottune.model.inference import Prediction
 from prottune.records import DEEPLOC10
-from prottune.serving.logs import set_up_logging
-from prottune.serving.predictor import LocationPredictor
-from prottune.serving.server import bound_socket, run
 from prottune.serving.settings import ServeConfig
 
 
@@ -53,6 +50,10 @@ class NoOp:
 
 
 def main(words: list[str]) -> None:
+    from prottune.serving.logs import set_up_logging
+    from prottune.serving.predictor import LocationPredictor
+    from prottune.serving.server import bound_socket, run
+
     arguments = parse_flags(
         Arguments, words, "python -m benchmarks.no_op_server", "Serve a model that rests."
     )

@@ -29,7 +29,8 @@ from prottune.alphabet import NUM_SPECIAL_TOKENS
 from prottune.model.inference import Predictor
 from prottune.model.precision import choose_precision
 from prottune.model.settings import MAX_GOLDEN_DIFFERENCE
-from prottune.prediction import PredictConfig, predict_with
+from prottune.prediction.settings import PredictConfig
+from prottune.prediction.stage import predict_with
 from prottune.records import slug
 
 PEER_BATCH = 16
@@ -147,7 +148,7 @@ class Bench:
         with TemporaryDirectory(dir=self._scratch) as folder:
             source, output = Path(folder) / "some.fasta", Path(folder) / "some.csv"
             write_fasta(proteins, source)
-            predict_with(self._predictor, str(source), output, PredictConfig())
+            predict_with(self._predictor, str(source), output, PredictConfig(), digest="bench")
             table = pyarrow.csv.read_csv(output)
         names = [f"p_{slug(label)}" for label in self._predictor.labels]
         return [[row[name] for name in names] for row in table.select(names).to_pylist()]

@@ -28,8 +28,8 @@ from prottune.records import DEEPLOC10
 
 MAX_TOKENS = 4096
 """Positions of the model. 14 of DeepLoc's 13,704 proteins are longer and are cut, by every side alike."""
-_INITIALIZER_RANGE, _OUTPUT_SCALE = 0.06, 3.0
-"""With these the logits of random proteins spread by about 0.3, eight times the error of bf16."""
+_INITIALIZER_RANGE, _SPREAD = 0.06, 0.3
+"""Of the weights, and of a location's logits over proteins: eight times the error of bf16."""
 _NUM_CENTRED = 16
 
 
@@ -88,8 +88,9 @@ def write_served_model(folder: Path, sizes: Sizes) -> Path:
 
 @torch.no_grad()
 def _centre(model: LocationModel) -> None:
-    """Widen the last layer, and shift it so that no location is favoured by all proteins."""
-    model.classifier.weight.mul_(_OUTPUT_SCALE)
+    """Scale the last layer to the spread that is wanted, and shift it so that all proteins favour none."""
     proteins = [protein[:300] for protein in deeploc_like_sequences(_NUM_CENTRED)]
     logits_BC = torch.cat([model(PackedBatch.from_ids([encode([protein])[0]])) for protein in proteins])
-    model.classifier.bias.sub_(logits_BC.mean(dim=0))
+    scale = _SPREAD / logits_BC.std(dim=0).mean()
+    model.classifier.weight.mul_(scale)
+    model.classifier.bias.sub_(logits_BC.mean(dim=0)).mul_(scale)
