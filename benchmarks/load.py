@@ -92,9 +92,11 @@ async def open_loop(
     num_requests: int,
     *,
     check: Check | None = None,
-    told: Callable[[Outcome], None] | None = None,
+    told: Callable[[Outcome], bool | None] | None = None,
 ) -> Outcome:
-    """Send `num_requests` at a steady rate, the given ones over and over; `told` hears of it each second.
+    """Send `num_requests` at a steady rate, the given ones over and over.
+
+    `told` hears of it each second and may say True: it is enough.
 
     Raises: ValueError for more than the bounds of a load test.
     """
@@ -132,7 +134,8 @@ async def open_loop(
             task.add_done_callback(on_their_way.discard)
             if told is not None and due - said >= 1:
                 said = due
-                told(outcome)
+                if told(outcome):
+                    break
     outcome.seconds = time.perf_counter() - begun
     for connection in idle:
         connection.close()
