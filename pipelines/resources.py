@@ -9,6 +9,7 @@ from typing import Any
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
+from prottune.cluster.objects import GPU
 from prottune.unsent import PLACE_VARIABLE
 
 CONFIG_MAP = "prottune"
@@ -25,7 +26,6 @@ LONG_SECONDS = 2 * 3600
 TRAIN_SECONDS = 24 * 3600
 
 SHARED_MEMORY = "2Gi"
-GPU = "nvidia.com/gpu"
 NUM_GPUS = 1
 """GPUs of the pods that train and evaluate; 0 trains on processors."""
 ANY_NODE: dict[str, Any] = {}
