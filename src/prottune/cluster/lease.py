@@ -24,6 +24,7 @@ LEASE_SECONDS = 60
 """A Lease that was not renewed for so long is free."""
 PATIENCE_SECONDS = 1.5 * LEASE_SECONDS
 """Long enough to outwait a holder that died."""
+_RENEW_SECONDS = LEASE_SECONDS / 3
 _POLL_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ def renewed(lease: Lease) -> Iterator[None]:
     done = threading.Event()
 
     def work() -> None:
-        while not done.wait(LEASE_SECONDS / 3):
+        while not done.wait(_RENEW_SECONDS):
             try:
                 lease.renew()
             except (ClusterError, ConfigError) as error:
