@@ -137,10 +137,12 @@ class Registry:
 def registry() -> Registry:
     """The registry at MLFLOW_TRACKING_URI, or in `runs/mlflow.db`.
 
-    In a cluster all pods of a namespace share its lock; elsewhere all programs of this machine.
+    All programs of this machine share the lock of a file. A server may have others, so in a cluster all pods
+    of the namespace share its lock.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///runs/mlflow.db"
-    return Registry(uri, _lease if in_cluster() else partial(_file_lock, uri))
+    shared = in_cluster() and sqlite_file(uri) is None
+    return Registry(uri, _lease if shared else partial(_file_lock, uri))
 
 
 def _lease() -> AbstractContextManager[object]:

@@ -248,6 +248,7 @@ def test_who_was_quicker_between_reading_and_writing_is_left_alone(kserve: Small
     refused = pytest.raises(DeploymentError, match="was not deployed: a revision that prottune did not make")
     with refused:
         deployed(kserve, folder, "2")
+    assert free(kserve)
     assert spec_of(kserve)["predictor"]["model"]["storageUri"] == "s3://models/other"
 
 
@@ -272,6 +273,7 @@ def test_a_service_in_another_mode_is_refused_before_anything_is_changed(
     kserve.cluster.change(SERVICES, NAME, lambda found: found["status"].update(deploymentMode="Knative"))
     with pytest.raises(ConfigError, match="was made in mode Knative, and KServe keeps that; delete it first"):
         deployed(kserve, folder, "2")
+    assert free(kserve)
     assert spec_of(kserve) == before
 
 
@@ -288,6 +290,7 @@ def test_a_right_that_is_missing_is_no_service_error_and_changes_nothing(
     kserve.cluster.denied.add(("create", SERVICES))
     with pytest.raises(ConfigError, match=r"403 inferenceservices\.serving\.kserve\.io is forbidden: User"):
         deployed(kserve, folder, "1")
+    assert free(kserve)
     assert kserve.cluster.named(SERVICES) == []
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -78,17 +78,15 @@ class Lease:
         """Raises: ClusterError if somebody else holds the lease by now."""
         self._cluster.settle(LEASES, self._name, lambda there: _renewed(self._own(there)))
 
-    def release(self, *, keep_notes: bool = False) -> None:
-        """Let the next one in at once; one that was taken over stays with its new holder."""
+    def release(self, *, forget: Collection[str] = ()) -> None:
+        """Let the next one in at once, without these notes; a lease that was taken over is left alone."""
 
         def free(there: Object | None) -> Object | None:
             if there is None or _holder(there) != self.holder:
                 return there
             del there["spec"]["holderIdentity"]
-            if not keep_notes:
-                there["metadata"]["annotations"] = {
-                    name: value for name, value in annotations_of(there).items() if name not in self.notes
-                }
+            kept = {name: value for name, value in annotations_of(there).items() if name not in forget}
+            there["metadata"]["annotations"] = kept
             return there
 
         self._cluster.settle(LEASES, self._name, free)

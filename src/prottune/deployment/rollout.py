@@ -20,6 +20,7 @@ from prottune.errors import ClusterError, ConfigError, DeploymentError
 ROLLOUT_LEASE = "prottune-rollout"
 STABLE_NOTE = f"{PREFIX}stable"
 """What served when the rollout began, as `Revision.text`; `null` if nothing did."""
+_NOTES = (STABLE_NOTE,)
 _MODES = ("", "Standard", "RawDeployment")
 """What KServe calls Standard mode, and called it before."""
 
@@ -32,7 +33,8 @@ class Rollout:
         self._lease = Lease(cluster, ROLLOUT_LEASE, f"the rollout of {revision}")
         self.stable: Revision | None = None
         """What to go back to; None if nothing served before."""
-        self._undone = False
+        self._is_settled = False
+        """Whether the note may go: what is there has proved itself, or is what was there before."""
 
     def is_done(self) -> bool:
         """Whether the revision is there already and proved itself when it was put there."""
@@ -55,13 +57,13 @@ class Rollout:
         self._lease.take(patience_seconds)
         try:
             with renewed(self._lease):
-                self._replace(self._note_stable())
+                self._begin()
                 yield
         except BaseException:
             with suppress(ClusterError, ConfigError):  # the reason that ended the block is the one to tell
-                self._lease.release(keep_notes=not self._undone)
+                self._lease.release(forget=_NOTES if self._is_settled else ())
             raise
-        self._lease.release()
+        self._lease.release(forget=_NOTES)
 
     def undo(self) -> bool:
         """Put back what served before, or take the endpoint away if nothing did; False if somebody else has
@@ -78,20 +80,24 @@ class Rollout:
             return service if self.stable.is_on(service) else self.stable.put_on(service)
 
         self._cluster.settle(INFERENCE_SERVICES, MODEL_NAME, before)
-        self._undone = True
+        self._is_settled = True
         return not left_alone
 
     def _own_names(self) -> set[str]:
         return {self.revision.name} | ({self.stable.name} if self.stable else set())
 
-    def _note_stable(self) -> str | None:
-        """Note what serves, unless a rollout that died has noted it; returns the name of what is there."""
+    def _begin(self) -> None:
+        """Note what serves, unless a rollout that died has noted what served, and put the revision there."""
         service = self._cluster.get(INFERENCE_SERVICES, MODEL_NAME)
         there = Revision.on(service) if service else None
-        if STABLE_NOTE not in self._lease.notes:
+        if is_first := STABLE_NOTE not in self._lease.notes:
             self._lease.note(STABLE_NOTE, there.text if there else "null")
         self.stable = Revision.parse(self._lease.notes[STABLE_NOTE])
-        return there.name if there else None
+        try:
+            self._replace(there.name if there else None)
+        except (DeploymentError, ConfigError):  # nothing was written
+            self._is_settled = is_first
+            raise
 
     def _replace(self, seen: str | None) -> None:
         """Put the revision in the place of the one seen; whoever was quicker is left alone."""
