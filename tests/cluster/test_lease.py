@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from kubernetes import client
 from small_cluster import SmallCluster, serving
 
-from prottune import registry
-from prottune.cluster import connection, lease
+from prottune.cluster import lease
 from prottune.cluster.connection import Cluster
 from prottune.cluster.lease import LEASE_SECONDS, Lease, held
 from prottune.errors import ClusterError
@@ -144,22 +142,3 @@ def test_the_thread_of_a_long_block_renews_it(server: SmallCluster, monkeypatch:
     with held(reaching(server), "lock", "mine"):
         assert renewed.wait(20)
     assert holder(server) == ""
-
-
-def test_promotions_share_a_lease_when_a_cluster_has_a_server_and_else_a_file(
-    server: SmallCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.setattr(connection, "SERVICE_ACCOUNT", tmp_path)
-    (tmp_path / "token").write_text("secret")
-    assert not connection.in_cluster(), "a token alone is no cluster"
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    assert connection.in_cluster()
-    with registry.registry().lock():
-        assert (tmp_path / "promotion.lock").is_file()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setattr(registry, "connect", lambda: reaching(server))
-    with registry.registry().lock():
-        held_by = server.get(LEASES, "prottune-promotion")["spec"]["holderIdentity"]
-        assert held_by.startswith("a promotion (")
-    assert "holderIdentity" not in server.get(LEASES, "prottune-promotion")["spec"]
