@@ -49,6 +49,7 @@ class SmallKServe:
     """Model version that the endpoint answers with; empty: it refuses connections as far as HTTP can."""
     served: list[str] = field(default_factory=list)
     """Every version that has served, in order."""
+    mode: str = "Standard"
     seconds: float = 0.0
 
     def empty(self) -> None:
@@ -56,7 +57,7 @@ class SmallKServe:
         fresh = SmallCluster()
         for name in ("objects", "logs", "schemas", "faults", "calls", "denied", "admit", "down"):
             setattr(self.cluster, name, getattr(fresh, name))
-        self.fate, self.delay, self.serving, self.served = {}, 0, "", []
+        self.fate, self.delay, self.serving, self.served, self.mode = {}, 0, "", [], "Standard"
 
     def snapshot(self) -> tuple[Any, ...]:
         return deepcopy((self.cluster.objects, self.fate, self.serving, self.served))
@@ -143,7 +144,7 @@ class SmallKServe:
         ready = "True" if self.serving else "False"
         status = {
             "observedGeneration": 99,
-            "deploymentMode": "Standard",
+            "deploymentMode": self.mode,
             "address": {"url": self.url},
             "conditions": [{"type": "Ready", "status": ready, "reason": "MinimumReplicasUnavailable"}],
         }

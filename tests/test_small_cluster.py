@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from crd_schemas import schema_of
+from crd_schemas import Schema
 from kubernetes import client, watch
 from kubernetes.client.rest import ApiException
 from small_cluster import Call, SmallCluster, serving
@@ -197,9 +197,43 @@ def test_the_nth_call_fails_as_told_and_only_lost_has_an_effect(
     assert api.get_namespaced_custom_object(*ISVC, "prottune")["kind"] == "InferenceService"
 
 
+DEFINITION = {
+    "group": "serving.kserve.io",
+    "names": {"kind": "InferenceService"},
+    "versions": [
+        {
+            "name": "v1beta1",
+            "storage": True,
+            "schema": {
+                "openAPIV3Schema": {
+                    "properties": {
+                        **{name: {"type": "string"} for name in ("apiVersion", "kind")},
+                        "metadata": {"type": "object"},
+                        "spec": {
+                            "properties": {
+                                "predictor": {
+                                    "properties": {
+                                        "minReplicas": {"type": "integer"},
+                                        "model": {
+                                            "x-kubernetes-preserve-unknown-fields": True,
+                                            "properties": {},
+                                        },
+                                    }
+                                }
+                            }
+                        },
+                    }
+                }
+            },
+        }
+    ],
+}
+"""What a custom resource's definition says of it, in small."""
+
+
 @pytest.fixture
 def strict(cluster: SmallCluster) -> SmallCluster:
-    cluster.schemas = {RESOURCE: schema_of(RESOURCE)}
+    cluster.schemas = {RESOURCE: Schema({"spec": DEFINITION})}
     return cluster
 
 

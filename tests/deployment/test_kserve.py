@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from contextlib import nullcontext
 from dataclasses import replace
@@ -271,10 +273,33 @@ def test_a_service_in_another_mode_is_refused_before_anything_is_changed(
     deployed(kserve, folder, "1")
     before = spec_of(kserve)
     kserve.cluster.change(SERVICES, NAME, lambda found: found["status"].update(deploymentMode="Knative"))
-    with pytest.raises(ConfigError, match="was made in mode Knative, and KServe keeps that; delete it first"):
+    with pytest.raises(
+        ConfigError, match="is in mode Knative, expected Standard; KServe never changes that, so delete"
+    ):
         deployed(kserve, folder, "2")
     assert free(kserve)
     assert spec_of(kserve) == before
+
+
+def test_a_kserve_that_takes_it_for_another_mode_is_told_apart_at_once(
+    kserve: SmallKServe, folder: Path
+) -> None:
+    kserve.mode, begun = "Serverless", kserve.seconds
+    with pytest.raises(
+        DeploymentError, match=r"is in mode Serverless, .*so the InferenceService was deleted"
+    ):
+        deployed(kserve, folder, "1")
+    assert kserve.seconds == begun
+
+
+@pytest.mark.integration
+def test_a_deployment_needs_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'kserve', 'kfp'): sys.modules[name] = None\n"
+        "import prottune.deployment.stage, prottune.deployment.kserve, prottune.model.golden\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_model_that_a_cluster_cannot_read_is_refused(kserve: SmallKServe, folder: Path) -> None:

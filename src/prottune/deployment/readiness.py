@@ -11,7 +11,7 @@ from prottune.cluster.connection import Cluster
 from prottune.cluster.objects import INFERENCE_SERVICES, PODS, Object, annotations_of
 from prottune.cluster.pods import ailment, is_hopeless, is_live, is_ready, warnings
 from prottune.deployment.contract import MODEL_NAME
-from prottune.deployment.revision import REVISION_ANNOTATION, Revision
+from prottune.deployment.revision import REVISION_ANNOTATION, Revision, check_mode
 from prottune.errors import DeploymentError
 
 _POLL_SECONDS = 2.0
@@ -22,7 +22,7 @@ def wait_until_ready(cluster: Cluster, revision: Revision, seconds: float) -> st
     """Wait until all pods of a revision serve, and no other pod does; returns the endpoint's address.
 
     Raises: DeploymentError with the reason if that is not so in time, if Kubernetes has given up on a pod, or
-        if somebody else has put another revision there.
+        if somebody else has put another revision there; ConfigError if KServe took it for another mode.
     """
     deadline = cluster.now() + seconds
     while True:
@@ -31,6 +31,7 @@ def wait_until_ready(cluster: Cluster, revision: Revision, seconds: float) -> st
             raise DeploymentError(f"{revision}: somebody has deleted the InferenceService meanwhile")
         if (there := Revision.on(service)).name != revision.name:
             raise DeploymentError(f"{revision}: {there} was put in its place meanwhile, by somebody else")
+        check_mode(service)
         pods = [pod for pod in cluster.list(PODS, labels=_PODS) if is_live(pod)]
         own = [pod for pod in pods if annotations_of(pod).get(REVISION_ANNOTATION, "") == revision.name]
         num_ready = sum(map(is_ready, own))

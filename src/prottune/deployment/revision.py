@@ -24,6 +24,8 @@ RUNTIME = "prottune"
 """Name of the ServingRuntime that `manifests/` brings."""
 MODE_ANNOTATION, MODE = "serving.kserve.io/deploymentMode", "Standard"
 """Always said: what a cluster does without it differs from install to install."""
+_MODES = ("", MODE, "RawDeployment")
+"""What KServe says of the mode: nothing yet, its name, the name that it had before."""
 PREFIX = "prottune.dev/"
 REVISION_ANNOTATION = f"{PREFIX}revision"
 """On the predictor's pods: tells those of one revision from those of another."""
@@ -116,6 +118,16 @@ class Revision:
             "metadata": metadata,
             "spec": self.spec,
         }
+
+
+def check_mode(service: Object) -> None:
+    """Raises: ConfigError if KServe runs an InferenceService in another mode than Standard."""
+    mode = service.get("status", {}).get("deploymentMode", "")
+    if mode not in _MODES:
+        raise ConfigError(
+            f"InferenceService {MODEL_NAME} is in mode {mode}, expected {MODE}; KServe never changes that, "
+            "so delete it first (a new one that is in another mode means a KServe before 0.16)"
+        )
 
 
 def _predictor(uri: str, config: DeployConfig, model_version: str) -> Object:

@@ -14,15 +14,13 @@ from prottune.cluster.connection import Cluster
 from prottune.cluster.lease import PATIENCE_SECONDS, Lease, renewed
 from prottune.cluster.objects import INFERENCE_SERVICES, LEASES, Object, annotations_of
 from prottune.deployment.contract import MODEL_NAME
-from prottune.deployment.revision import PREFIX, Revision
+from prottune.deployment.revision import PREFIX, Revision, check_mode
 from prottune.errors import ClusterError, ConfigError, DeploymentError
 
 ROLLOUT_LEASE = "prottune-rollout"
 STABLE_NOTE = f"{PREFIX}stable"
 """What served when the rollout began, as `Revision.text`; `null` if nothing did."""
 _NOTES = (STABLE_NOTE,)
-_MODES = ("", "Standard", "RawDeployment")
-"""What KServe calls Standard mode, and called it before."""
 
 
 class Rollout:
@@ -119,10 +117,6 @@ class Rollout:
 
 
 def _check_changeable(service: Object) -> None:
-    mode = service.get("status", {}).get("deploymentMode", "")
-    if mode not in _MODES:
-        raise ConfigError(
-            f"InferenceService {MODEL_NAME} was made in mode {mode}, and KServe keeps that; delete it first"
-        )
+    check_mode(service)
     if service["metadata"].get("deletionTimestamp"):
         raise DeploymentError(f"InferenceService {MODEL_NAME} is being deleted; deploy again when it is gone")
