@@ -52,6 +52,12 @@ NOT_OFFERED = {
     "max_calibration_error": "a guard: temperature is fitted, so more than this is a fault",
     "max_probability_difference": "what bf16 serving may differ by; more is a fault",
     "ready_timeout_seconds": "a guard, not a choice",
+    "rollout_seconds": "a guard, not a choice",
+    "cpu": "goes with the image and the kind of model: the ServingRuntime of manifests/ says it",
+    "memory": "goes with cpu",
+    "namespace": "a run serves in its own namespace, where its account has rights",
+    "service_account": "comes with manifests/, as the name here does",
+    "endpoint": "KServe tells it; for who deploys from outside the cluster",
 }
 NOT_OFFERED_IN_PREDICT = {
     "max_megabytes": "a guard, not a choice",
