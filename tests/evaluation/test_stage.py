@@ -45,11 +45,15 @@ class Said:
     confident: bool = True
     unlike_training: bool = False
     truncated: bool = False
+    unlikeness: float | None = None
     membrane: float | None = None
 
 
 class Oracle:
-    """Knows the true location of every protein and is wrong, with confidence, about those it is told to."""
+    """Knows the true location of every protein and is wrong, with confidence, about those it is told to.
+
+    What is no protein it flags, half of the time: when the length is even.
+    """
 
     def __init__(
         self, proteins: Sequence[Protein], wrong: set[str], labels: tuple[str, ...] = LOCATIONS
@@ -60,7 +64,15 @@ class Oracle:
         self.asked: list[str] = []
 
     def predict(self, sequences: Sequence[str], /) -> list[Said]:
-        return [self._say(self._proteins[sequence]) for sequence in sequences]
+        return [
+            self._say(self._proteins[sequence]) if sequence in self._proteins else self._guess(sequence)
+            for sequence in sequences
+        ]
+
+    def _guess(self, sequence: str) -> Said:
+        is_flagged = len(sequence) % 2 == 0
+        evenly = np.full(len(self.labels), 1 / len(self.labels), np.float32)
+        return Said(evenly, self.labels[0], float(evenly[0]), False, is_flagged, unlikeness=float(is_flagged))
 
     def _say(self, protein: Protein) -> Said:
         self.asked.append(protein.accession)
@@ -69,7 +81,7 @@ class Oracle:
             number = (number + 1) % len(self.labels)
         probabilities = np.full(len(self.labels), 0.05, np.float32)
         probabilities[number] = 1 - 0.05 * (len(self.labels) - 1)
-        return Said(probabilities, self.labels[number], float(probabilities[number]))
+        return Said(probabilities, self.labels[number], float(probabilities[number]), unlikeness=0.0)
 
 
 class Broken(Oracle):
@@ -443,9 +455,14 @@ def test_metrics_say_what_the_probabilities_are_worth(bench: Bench) -> None:
     (point,) = test["rejection"]
     assert (point["num_proteins"], point["accuracy"]) == (90, pytest.approx(0.9))
     assert test["confident"] == {"num_proteins": 90, "share": 1.0, "accuracy": pytest.approx(0.9)}
+    even = np.mean([p.num_residues % 2 == 0 for p in bench.proteins if p.split is Split.TEST])
+    found = {"auroc": pytest.approx(0.5 + even / 2), "share_flagged": pytest.approx(even)}
     assert test["unlike_training"] == {
-        "num_proteins": 0, "share": 0.0, "accuracy_of_others": pytest.approx(0.9),
-    }  # fmt: skip
+        "num_proteins": 0,
+        "share": 0.0,
+        "accuracy_of_others": pytest.approx(0.9),
+        "strangers": {"num_proteins": 90, "share_flagged": 0.0, "shuffled": found, "random": found},
+    }
     # Of 270 questions "is it there?", 81 of 90 true ones and 9 of 180 others get 0.9, the rest 0.05.
     assert report.roc == ([0.0, 0.05, 1.0], [0.0, 0.9, 1.0], [1.0, pytest.approx(0.9), pytest.approx(0.05)])
     assert test["roc"]["area"] == pytest.approx(0.925)
