@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from prottune.evaluation import page_scores, page_trust
+from prottune.evaluation import page_mistakes, page_scores, page_trust
 from prottune.evaluation.findings import Findings
 from prottune.evaluation.summary import VERDICTS, headline
 from prottune.evaluation.wording import FIGURES, FLOOR, interval_of
@@ -30,7 +30,7 @@ def write_evaluation_page(path: Path, findings: Findings) -> None:
             ("Do the probabilities mean what they say?", page_trust.reliability_section),
             ("Only the surest answers", page_trust.rejection_section),
             ("Unlike the training proteins", page_trust.unlike_training_section),
-            ("The surest mistakes", page_scores.mistakes_section),
+            ("The surest mistakes", page_mistakes.mistakes_section),
         ]
     if findings.membrane[Split.TEST] is not None:
         sections.append(("Second task: bound to a membrane, or soluble?", page_scores.membrane_section))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,13 @@ from prottune.evaluation.leakage import ChampionKnowledge, champion_knowledge, r
 from prottune.evaluation.matching import obstacle_of, read_description, refuse_mismatch
 from prottune.evaluation.membrane import score_membrane
 from prottune.evaluation.metrics import Bools, Floats
+from prottune.evaluation.mistakes import (
+    Attribute,
+    AttributorLoader,
+    Explained,
+    explain_mistakes,
+    load_attributor,
+)
 from prottune.evaluation.page import write_evaluation_page
 from prottune.evaluation.relatives import Relatives, find_relatives
 from prottune.evaluation.reliability import confident_answers, judge_probabilities
@@ -57,6 +65,7 @@ def evaluate(  # noqa: PLR0917  # the shape that every stage has
     champion_version: str = "",
     *,
     load_model: ModelLoader = load_predictor,
+    load_attributor: AttributorLoader = load_attributor,
 ) -> EvaluateReport:
     """Score a model on the official test and the gate split, beside the floor, and decide on its promotion.
 
@@ -98,6 +107,7 @@ def evaluate(  # noqa: PLR0917  # the shape that every stage has
                 description.get("temperature", 1.0),
                 strangers=_tell_strangers(asked, exam, is_known),
             ),
+            explained=_explain(exam, answers, candidate, partial(load_attributor, model), config),
             floor=floor,
             membrane=score_membrane(exam, answers, config),
             comparison=comparison,
@@ -174,6 +184,19 @@ def _trust(
     if trust[Split.TEST] and strangers is not None:
         trust[Split.TEST]["unlike_training"]["strangers"] = strangers
     return trust
+
+
+def _explain(
+    exam: Exam,
+    answers: Sequence[Answer],
+    scores: Scores,
+    load: Callable[[], Attribute],
+    config: EvaluateConfig,
+) -> Explained:
+    """Which residues misled the candidate; nothing of one whose answers are not finite."""
+    if "accuracy" not in scores[Split.TEST]:
+        return {}
+    return explain_mistakes(exam, answers, config.explained_mistakes, load)
 
 
 def _compare(
