@@ -26,8 +26,8 @@ from prottune.model.inference import Predictor
 from prottune.model.packed import PackedBatch
 
 NUM_BASELINES = 4
-"""Random proteins that each protein is compared with: with 16 the scores agreed no better with what happens
-when residues are exchanged."""
+"""Random proteins that each protein is compared with: with 16 the scores agreed hardly better with what
+happens when residues are exchanged."""
 _BASELINE_SEED = 43
 
 FIRST_STEPS, MAX_STEPS = 32, 512
