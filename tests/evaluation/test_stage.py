@@ -484,6 +484,11 @@ def test_the_first_mistakes_show_which_residues_misled_the_model(
     assert f"TEST1 has {lengths['TEST1']} residues; only proteins of up to {lengths['TEST1'] - 1}" in page
 
 
+def test_less_than_no_mistakes_cannot_be_explained() -> None:
+    with pytest.raises(ConfigError, match="explained_mistakes=-1: expected at least 0"):
+        EvaluateConfig(explained_mistakes=-1)
+
+
 def test_no_model_is_loaded_to_explain_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Path] = []
     bench.load_attributor = lambda folder: loaded.append(folder) or blame_the_end(folder)
