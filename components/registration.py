@@ -1,7 +1,7 @@
-"""The steps that face the model registry: register, promote."""
+"""The steps that face the model registry: register, promote, choose."""
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Markdown, Metrics, Model, Output
+from kfp.dsl import Artifact, Dataset, Input, Markdown, Metrics, Model, Output
 
 from components import LIGHT_IMAGE
 
@@ -40,3 +40,21 @@ def promote(version: str, compared_with: str, metrics: Output[Metrics]) -> str:
         tracker.tags({"prottune.promoted": str(outcome.promoted).lower()})
     metrics.log_metric("promoted", outcome.promoted)
     return outcome.reason
+
+
+@dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)
+def choose(model: str, chosen: Output[Artifact]) -> str:
+    """Say once, for all shards, where the model lies that answers; returns its version, if one is known.
+
+    The address is no parameter: kfp.local hands the loop's item to every input that another task answered.
+    """
+    from pathlib import Path
+
+    from prottune.prediction.tracked import prediction_step
+    from prottune.registration import model_address
+
+    with prediction_step("choose") as tracker:
+        address, version = model_address(model)
+        tracker.tags({"prottune.model": address, "prottune.model_version": version})
+    Path(chosen.path).write_text(address)
+    return version

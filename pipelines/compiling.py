@@ -1,26 +1,34 @@
-"""The graph as the file that a cluster is given: `pipelines/compiled/finetune.yaml`."""
+"""The graphs as the files that a cluster is given: `pipelines/compiled/finetune.yaml` and `predict.yaml`."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-COMPILED = Path(__file__).parent / "compiled" / "finetune.yaml"
-"""Committed; `python -m pipelines compile` writes it and a test keeps it current."""
+GRAPHS = ("finetune", "predict")
+"""The graphs; who names none means the first."""
+
+_FOLDER = Path(__file__).parent / "compiled"
+
+
+def compiled(graph: str) -> Path:
+    """A graph's committed file; `python -m pipelines compile` writes it and a test keeps it current."""
+    return _FOLDER / f"{graph}.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompileFlags:
-    """Where the compiled graph goes."""
+    """Where a compiled graph goes."""
 
-    target: Path = COMPILED
-    """File to write."""
+    target: Path | None = None
+    """File to write one graph to, instead of all to their places."""
 
 
-def compile_graph(target: Path = COMPILED) -> Path:
-    """Write the compiled graph; equal sources give equal bytes."""
+def compile_graph(target: Path, graph: str = GRAPHS[0]) -> Path:
+    """Write a compiled graph; equal sources give equal bytes."""
     from kfp import compiler
 
     from pipelines.finetune import finetune
+    from pipelines.predict import predict
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(finetune, str(target))
+    compiler.Compiler().compile({"finetune": finetune, "predict": predict}[graph], str(target))
     return target

@@ -1,4 +1,4 @@
-"""Execute the committed graph in this process: `python -m pipelines.executing RUN_FOLDER`.
+"""Execute a committed graph in this process: `python -m pipelines.executing RUN_FOLDER GRAPH`.
 
 `pipelines.running` starts this as a child, so that one run has one process tree that can be ended whole. It
 holds this program's standard input open; when that ends, the parent was killed, and the run ends with it.
@@ -14,15 +14,15 @@ from typing import Any
 
 import yaml
 
-from pipelines.compiling import COMPILED
+from pipelines.compiling import compiled
 from pipelines.processes import end_processes_of
 
 PARAMETERS_FILE = "parameters.json"
 STEPS_FOLDER = "steps"
 
 
-def execute(folder: Path) -> None:
-    """Run the committed graph with the parameters in a run's folder; every step's outputs go below `steps`.
+def execute(folder: Path, graph: str) -> None:
+    """Run a committed graph with the parameters in a run's folder; every step's outputs go below `steps`.
 
     Raises: RuntimeError if a step fails.
     """
@@ -36,13 +36,14 @@ def execute(folder: Path) -> None:
         pipeline_root=str(folder / STEPS_FOLDER),
         workspace_root=str(folder / "workspace"),
     )
-    graph = components.load_component_from_text(without_retries(COMPILED.read_text(encoding="utf-8")))
-    graph(**json.loads((folder / PARAMETERS_FILE).read_text(encoding="utf-8")))
+    committed = compiled(graph).read_text(encoding="utf-8")
+    pipeline = components.load_component_from_text(without_retries(committed))
+    pipeline(**json.loads((folder / PARAMETERS_FILE).read_text(encoding="utf-8")))
 
 
-def without_retries(compiled: str) -> str:
+def without_retries(committed: str) -> str:
     """The compiled graph less its retries: they are for pods that vanish; a bad file stays bad here."""
-    documents = list(yaml.safe_load_all(compiled))
+    documents = list(yaml.safe_load_all(committed))
     graph = documents[0]
     for component in [graph["root"], *graph["components"].values()]:
         tasks: dict[str, dict[str, Any]] = component.get("dag", {}).get("tasks", {})
@@ -70,6 +71,6 @@ if __name__ == "__main__":
     watcher = threading.Thread(target=end_with_the_parent, daemon=True)
     watcher.start()
     try:
-        execute(Path(sys.argv[1]))
+        execute(Path(sys.argv[1]), sys.argv[2])
     except BrokenPipeError:  # nobody reads any more: the parent was killed
         watcher.join()

@@ -30,6 +30,8 @@ KEY_NUMBERS = {
     "train": ("epochs_run", "best_epoch", "validation_accuracy", "tokens_per_second"),
     "evaluate": ("accuracy", "baseline/accuracy", "gate/accuracy", "gate/baseline/accuracy"),
     "deploy": ("num_golden", "largest_difference", "seconds_to_ready"),
+    "split": ("num_proteins", "num_residues", "num_skipped"),
+    "merge": ("num_proteins", "num_shards", "num_confident"),
 }
 """Metrics worth a place in a step's line, where the step has them."""
 
@@ -43,13 +45,14 @@ class Progress:
         self, steps: Path, screen: TextIO | None = None, clock: Callable[[], float] = monotonic
     ) -> None:
         self.seconds: dict[str, float] = {}
-        """Step -> seconds, of the steps that ended."""
+        """Step -> seconds, of the steps that ended; of one that ran several times, in sum."""
         self.failed = ""
         """Name of the step that failed."""
         self.said: list[str] = []
         """What the running step, or the one that failed, has said."""
         self._steps, self._screen, self._clock = steps, screen or sys.stdout, clock
-        self._running, self._begun = "", 0.0
+        self._running: list[tuple[str, float]] = []
+        """Steps that run now, and since when; those of a loop run at once."""
 
     def line(self, text: str) -> None:
         """Take one line of kfp's log."""
@@ -66,8 +69,9 @@ class Progress:
     def tick(self) -> None:
         """On a terminal, show how long the running step has run and the last thing it said."""
         if self._running and self._screen.isatty():
+            step, begun = self._running[0]
             last = self.said[-1] if self.said and not self.failed else ""
-            shown = f"{self._running:{_WIDTH}} {self._clock() - self._begun:7.0f} s  {last}"
+            shown = f"{step:{_WIDTH}} {self._clock() - begun:7.0f} s  {last}"
             self._rewrite(shown[: get_terminal_size().columns - 1])
 
     def _hear(self, text: str) -> None:
@@ -80,7 +84,8 @@ class Progress:
             self._write(f"{'':{_WIDTH}} {words}")
 
     def _begin(self, step: str) -> None:
-        self._running, self._begun = step, self._clock()
+        self._running = [entry for entry in self._running if entry[0] == step]  # only a loop's run at once
+        self._running.append((step, self._clock()))
         if self.failed:
             return
         self.said = []
@@ -90,13 +95,16 @@ class Progress:
             self._write(f"{step:{_WIDTH}} begins")
 
     def _end(self, step: str, *, is_done: bool) -> None:
-        self.seconds[step] = round(self._clock() - self._begun, 1)
-        self._running = ""
+        now = self._clock()
+        begun = next((entry for entry in self._running if entry[0] == step), (step, now))
+        self._running = [entry for entry in self._running if entry is not begun]
+        seconds = round(now - begun[1], 1)
+        self.seconds[step] = round(self.seconds.get(step, 0.0) + seconds, 1)
         if not is_done:
             self.failed = self.failed or step
         if step not in QUIET:
             outcome = key_numbers(self._steps, step) if is_done else "FAILED"
-            self._write(f"{step:{_WIDTH}} {self.seconds[step]:7.1f} s  {outcome}".rstrip())
+            self._write(f"{step:{_WIDTH}} {seconds:7.1f} s  {outcome}".rstrip())
 
     def _write(self, text: str) -> None:
         self._screen.write(("\r\x1b[K" if self._screen.isatty() else "") + text + "\n")

@@ -1,6 +1,7 @@
 """What Kubernetes gives each task: image, environment, memory, GPUs, retries and time.
 
-Sizes of /dev/shm, retries and times are constants: kfp 2.17 takes no pipeline parameter for them.
+Sizes of /dev/shm, retries, times and how many shards run at once are constants: kfp 2.17 takes no pipeline
+parameter for them.
 kfp.local ignores all of it except environment and retries.
 """
 
@@ -23,6 +24,11 @@ BACKOFF = "30s"
 SHORT_SECONDS = 15 * 60
 LONG_SECONDS = 2 * 3600
 TRAIN_SECONDS = 24 * 3600
+PREDICT_SECONDS = 8 * 3600
+"""For one shard; more shards take less each."""
+
+PARALLEL_SHARDS = 8
+"""Shards that are answered at once at most, however many there are: GPUs of a cluster are shared."""
 
 SHARED_MEMORY = "2Gi"
 GPU = "nvidia.com/gpu"

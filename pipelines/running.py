@@ -1,4 +1,4 @@
-"""Run the committed graph on this machine, follow it, and end it whole when asked to.
+"""Run a committed graph on this machine, follow it, and end it whole when asked to.
 
 The graph runs in a child process with a session of its own; what it prints goes to `log.txt` in the run's
 folder. This process shows the progress, passes on failures, and on INT, TERM or HUP ends every process of
@@ -16,9 +16,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
-from pipelines import endings
+from pipelines import endings, finetuned, predicted
+from pipelines.compiling import GRAPHS
 from pipelines.executing import STEPS_FOLDER
 from pipelines.parameters import check
 from pipelines.processes import end_processes_of
@@ -26,6 +27,9 @@ from pipelines.progress import Progress
 from pipelines.runs import Run, new_run
 from prottune.errors import TrackingError
 from prottune.tracking import close_run
+
+ENDINGS = {"finetune": finetuned.ENDING, "predict": predicted.ENDING}
+"""Graph -> what its steps leave behind, and how that is told."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK_SECONDS = 0.5
@@ -39,27 +43,31 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
-def run(values: Mapping[str, Any], runs: Path) -> int:
-    """Run the graph with these parameters below `runs`; returns the exit code.
+def run(values: Mapping[str, Any], runs: Path, graph: str = GRAPHS[0]) -> int:
+    """Run a graph with these parameters below `runs`; returns the exit code.
 
     Raises: ConfigError for settings that a stage would refuse; nothing has run then.
     """
-    check(values)
-    place = new_run(runs, values)
+    check(values, graph)
+    place, ending = new_run(runs, values), ENDINGS[graph]
     print(f"run {place.name}: outputs and log.txt in {place.folder}")
     progress = Progress(place.folder / STEPS_FOLDER)
     try:
         with interruptions():
             try:
-                exit_code = _follow(_start(place), place.log, progress)
+                exit_code = _follow(_start(place, graph), place.log, progress)
             finally:
                 _ignore_signals()  # a second Ctrl-C must not stop the tidying-up
                 _end(place)
     except Interrupted as interrupted:
         _ignore_signals()
-        _close_as_killed(place)
-        return endings.interrupted(place, progress, interrupted.signum)
-    return endings.failed(place, progress) if exit_code else endings.done(place, progress)
+        _close(place, "KILLED")
+        return endings.interrupted(place, progress, interrupted.signum, ending)
+    if not exit_code:
+        return endings.done(place, progress, ending)
+    if not ending.has_last_step:  # a step that was killed could not do it
+        _close(place, "FAILED")
+    return endings.failed(place, progress, ending)
 
 
 @contextmanager
@@ -83,12 +91,12 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _start(place: Run) -> subprocess.Popen[str]:
+def _start(place: Run, graph: str) -> subprocess.Popen[str]:
     binaries = str(Path(sys.executable).parent)
     environment = os.environ | place.environment
     environment["PATH"] = os.pathsep.join([binaries, environment.get("PATH", "")])
     return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.executing", str(place.folder)],
+        [sys.executable, "-m", "pipelines.executing", str(place.folder), graph],
         env=environment,
         stdin=subprocess.PIPE,  # closed by our death, however sudden: then the child ends the run
         stdout=subprocess.PIPE,
@@ -132,9 +140,10 @@ def _end(place: Run) -> None:
     shutil.rmtree(place.scratch, ignore_errors=True)
 
 
-def _close_as_killed(place: Run) -> None:
+def _close(place: Run, status: Literal["FAILED", "KILLED"]) -> None:
+    """End the MLflow run, if it has not ended."""
     os.environ.update(place.environment)
     try:
-        close_run("KILLED")
+        close_run(status)
     except TrackingError as error:  # whoever next reaches MLflow closes it
         print(f"warning: {error}", file=sys.stderr)

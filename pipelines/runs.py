@@ -73,7 +73,9 @@ def new_run(runs: Path, values: Mapping[str, Any]) -> Run:
     try:
         runs.mkdir(parents=True, exist_ok=True)
         run = Run(_fresh_folder(runs, name), Path(tempfile.mkdtemp(prefix="prottune-")))
-        parameters = dict(values) | {"checkpoints": _checkpoints(run, str(values.get("checkpoints", "")))}
+        parameters = dict(values)
+        if "checkpoints" in values:
+            parameters["checkpoints"] = _checkpoints(run, str(values["checkpoints"]))
         (run.folder / PARAMETERS_FILE).write_text(json.dumps(parameters, indent=1) + "\n", encoding="utf-8")
         _point_latest_at(run.folder)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A headless Chromium that a test steers over a pipe: open a page, ask its DOM, see what it said and fetched.
+"""A headless Chromium that a test steers over a pipe: open a page, use it, ask its DOM, see what it fetched.
 
 Chrome's own protocol (DevTools, JSON with a zero byte behind each message); no driver, no port.
 """
@@ -21,6 +21,9 @@ _QUIET = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     "--remote-debugging-pipe",
 )
+_KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), "Escape": (27, "")}
+"""Code of a key, and the text that it writes."""
+_CONTROL = 2
 
 
 def is_installed() -> bool:
@@ -54,10 +57,10 @@ class Browser:
                 answer: dict[str, Any] = reply["result"]
                 return answer
 
-    def open(self, page: Path) -> None:
-        """Load a page and wait until it is there."""
+    def open(self, page: Path | str) -> None:
+        """Load a page, from a file or an address, and wait until it is there."""
         self.events.clear()
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self._next()
 
@@ -66,13 +69,13 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": scheme}] if scheme else []
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
 
-    def resize(self, width: int, height: int) -> None:
-        """Give the page so many pixels."""
+    def resize(self, width: int, height: int, scale: int = 1) -> None:
+        """Give the page so many pixels, each made of `scale` times `scale` dots in a picture."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
             height=height,
-            deviceScaleFactor=1,
+            deviceScaleFactor=scale,
             mobile=False,
         )
 
@@ -81,6 +84,67 @@ class Browser:
         reply = self.call("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in reply, reply["exceptionDetails"]
         return reply["result"].get("value")
+
+    def until(self, condition: str, seconds: float = 60) -> None:
+        """Wait until a JavaScript expression is true; fails with it after so many seconds."""
+        script = f"""new Promise((yes, no) => {{
+          const end = Date.now() + {seconds * 1000};
+          const look = () => {condition} ? yes() : Date.now() > end ? no("never came") : setTimeout(look, 20);
+          look();
+        }})"""
+        reply = self.call("Runtime.evaluate", expression=script, awaitPromise=True)
+        assert "exceptionDetails" not in reply, f"{condition}: {reply['exceptionDetails']}"
+
+    def click(self, selector: str) -> None:
+        """Press the mouse in the middle of an element that can be seen."""
+        x, y = self.ask(f"""(() => {{
+          const element = document.querySelector({json.dumps(selector)});
+          element.scrollIntoView({{ block: "center" }});
+          const {{ left, top, width, height }} = element.getBoundingClientRect();
+          const [x, y] = [left + width / 2, top + height / 2];
+          return element.contains(document.elementFromPoint(x, y)) ? [x, y] : [-1, -1];
+        }})()""")
+        assert x >= 0, f"{selector} cannot be clicked: it is hidden, or something lies over it"
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def write(self, text: str) -> None:
+        """Put text where the cursor is, as a paste does."""
+        self.call("Input.insertText", text=text)
+
+    def press(self, key: str, *, control: bool = False) -> None:
+        """Press one of the keys that have a name: Tab, Enter, Escape."""
+        code, letter = _KEYS[key]
+        pressed = {
+            "key": key,
+            "code": key,
+            "windowsVirtualKeyCode": code,
+            "modifiers": _CONTROL if control else 0,
+        }
+        self.call("Input.dispatchKeyEvent", type="keyDown", text="" if control else letter, **pressed)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
+
+    def choose_file(self, selector: str, file: Path) -> None:
+        """Choose a file in a field for files, as its dialog would."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        field = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=field, files=[str(file)])
+
+    def download(self, selector: str, folder: Path) -> Path:
+        """Click what begins a download and wait until the file is there."""
+        self.call(
+            "Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder), eventsEnabled=True
+        )
+        self.events.clear()
+        self.click(selector)
+        name = ""
+        while True:
+            for event in self.events:
+                if event["method"] == "Browser.downloadWillBegin":
+                    name = event["params"]["suggestedFilename"]
+                if event["method"] == "Browser.downloadProgress" and event["params"]["state"] == "completed":
+                    return folder / name
+            self._next()
 
     def picture(self) -> bytes:
         """What is seen, as PNG."""

@@ -94,6 +94,11 @@ def test_version_is_the_package_version() -> None:
         (StorageError("s3://a/b: refused"), 3, "error: s3://a/b: refused\n"),
         (DivergedError("loss is not finite\nat step 3"), 4, "error: loss is not finite at step 3\n"),
         (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (
+            KeyboardInterrupt("interrupted; the same command goes on"),
+            130,
+            "error: interrupted; the same command goes on\n",
+        ),
     ],
 )
 def test_a_refusal_is_one_line_and_its_own_exit_code(

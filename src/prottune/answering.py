@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prottune.explanation import ExplainConfig
-from prottune.prediction import PredictConfig
+from prottune.prediction.settings import PredictConfig
 from prottune.serving.settings import ServeConfig
 from prottune.tracking import numbers, step
 
@@ -41,14 +41,16 @@ class Predict:
     source: str
     """FASTA file of any size; .gz is unpacked."""
     output: Path
-    """Table to write: .csv or .parquet."""
+    """Table to write: .csv or .parquet. Until it is whole, answers are kept in a folder beside it."""
+    restart: bool = False
+    """Throw away what an unfinished command has answered; without it, the same command goes on."""
     settings: PredictConfig
 
     def run(self) -> Iterator[str]:
-        from prottune.prediction import predict
+        from prottune.prediction.stage import predict
 
         with fetched_model(self.model) as folder, step("predict", self.settings) as tracker:
-            report = predict(folder, self.source, self.output, self.settings)
+            report = predict(folder, self.source, self.output, self.settings, restart=self.restart)
             tracker.numbers(numbers(report, "predict"))
         figures = ", ".join(f"{name.replace('_', ' ')} {value:,g}" for name, value in numbers(report).items())
         yield f"{self.output}: {figures}"

@@ -126,16 +126,24 @@ def read_manifest(folder: Path, stage: str | None = None) -> Manifest:
     Raises: ArtifactError if the manifest is missing or unreadable, if the folder was made by another
         stage than `stage`, or if a file is missing, has another size or another hash.
     """
-    path = folder / MANIFEST_FILE
-    try:
-        manifest = Manifest.parse(path.read_bytes(), str(path))
-    except FileNotFoundError:
-        raise ArtifactError(f"{folder}: no {MANIFEST_FILE}; this is not a finished prottune folder") from None
+    manifest = manifest_of(folder)
     if stage is not None and manifest.stage != stage:
         raise ArtifactError(f"{folder}: made by stage {manifest.stage!r}, expected one made by {stage!r}")
     for name, entry in manifest.files.items():
         _check_file(folder / name, entry)
     return manifest
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """Return a finished folder's manifest without reading the files that it names.
+
+    Raises: ArtifactError if it is missing or unreadable.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        return Manifest.parse(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise ArtifactError(f"{folder}: no {MANIFEST_FILE}; this is not a finished prottune folder") from None
 
 
 def _check_file(path: Path, entry: Mapping[str, Any]) -> None:

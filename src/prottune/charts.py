@@ -28,7 +28,7 @@ _CSS = {
     _PAPER: "var(--paper)",
     **{color: f"var(--series-{number})" for number, color in enumerate(_SERIES, start=1)},
 }
-"""Stand-in colours, none of which a chart uses for itself, and the variables of page.html they become."""
+"""Stand-in colours, none of which a chart uses for itself, and the variables of colors.css they become."""
 
 _WIDTH_INCHES = 6.6
 _LARGEST_DOT, _SMALLEST_DOT = 140, 8

@@ -48,8 +48,8 @@ def guarded(
     except ProttuneError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:  # who stopped on the way may say how to go on
+        print(f"error: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:  # the reader (`| head`) has seen enough; nothing may be written at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -180,11 +180,11 @@ COMMANDS: dict[str, type[Command]] = {
 @contextmanager
 def _champion(where: str) -> Iterator[tuple[Path | None, str]]:
     """Yield the folder and version that `--champion` means."""
-    from prottune.registration import champion_folder
+    from prottune.registration import FROM_REGISTRY, champion_folder
 
     if where == "none":
         yield None, ""
-    elif where == "registry":
+    elif where == FROM_REGISTRY:
         with champion_folder() as found:
             yield found
     else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from prottune.errors import ConfigError
 
 if TYPE_CHECKING:
     from prottune.model.attribution import Attribution
-    from prottune.model.inference import Prediction, Predictor
+    from prottune.model.inference import Prediction
 
 STRETCH_RESIDUES = 20
 """Length of the stretch that is named as the strongest: about that of a signal peptide or a helix."""
@@ -86,7 +87,8 @@ def explain(model: Path, sequence: str, output: Path, config: ExplainConfig) -> 
     attribution = attribute(predictor, sequence, config.location)
     (answer,) = predictor.predict([sequence])
     page = output.with_suffix(".html")
-    _write(output, json.dumps(_content(predictor, answer, attribution), indent=1, allow_nan=False) + "\n")
+    content = explanation(predictor.labels, answer, attribution)
+    _write(output, json.dumps(content, indent=1, allow_nan=False) + "\n")
     _write_page(page, answer, attribution)
     scores_R = np.nan_to_num(attribution.scores_R)
     stretch, share = strongest_stretch(scores_R)
@@ -129,12 +131,13 @@ def exactness(attribution: Attribution) -> str:
     return words if attribution.is_complete else f"ROUGH SCORES: {words}; more steps are not tried"
 
 
-def _content(predictor: Predictor, answer: Prediction, attribution: Attribution) -> dict[str, Any]:
+def explanation(labels: Sequence[str], answer: Prediction, attribution: Attribution) -> dict[str, Any]:
+    """An answer and its scores as plain values; docs/explanations.md says what each is."""
     explained = attribution.as_json()
     return {
         "location": answer.location,
         "probability": answer.probability,
-        "probabilities": dict(zip(predictor.labels, answer.probabilities.tolist(), strict=True)),
+        "probabilities": dict(zip(labels, answer.probabilities.tolist(), strict=True)),
         "confident": answer.confident,
         "unlike_training": answer.unlike_training,
         "truncated": answer.truncated,

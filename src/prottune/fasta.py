@@ -11,6 +11,7 @@ Which letters are residues and what a description means is judged elsewhere.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -25,6 +26,11 @@ from prottune.lines import MAX_LINE_BYTES, Lines, Note
 
 MAX_RESIDUES = 100_000
 """A longer sequence is refused; the longest known human protein, titin, has about 35,000 residues."""
+
+STOP = "*"
+"""May end a sequence; it is no residue, and whoever answers about a sequence leaves it out."""
+
+_ACCESSION = re.compile(r"(?:sp|tr)\|([^|\s]+)\|\S*|(\S+)")
 
 _COLUMN_BLOCK_BYTES = 1 << 19
 """Read at a time for columns; what is made of a block stays in the processor's cache."""
@@ -48,6 +54,12 @@ class FastaColumns:
     headers: pa.LargeStringArray
     sequences: pa.LargeStringArray
     lines: npt.NDArray[np.int64]
+
+
+def accession_of(header: str) -> str:
+    """Name a protein by its FASTA header: the first word, and of `sp|P12345|NAME_HUMAN` the middle part."""
+    found = _ACCESSION.match(header)
+    return (found.group(1) or found.group(2)) if found else header
 
 
 def _unnoted(_kind: str, _name: str) -> None:

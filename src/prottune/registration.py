@@ -38,6 +38,9 @@ from prottune.tracking import open_tracker
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
+FROM_REGISTRY = "registry"
+"""Names the champion, where a model's address is asked for."""
+
 
 @dataclass(frozen=True)
 class Champion:
@@ -90,11 +93,36 @@ def champion_folder() -> Iterator[tuple[Path | None, str]]:
     if champion is None:
         yield None, ""
         return
-    with tempfile.TemporaryDirectory(prefix="prottune-champion-") as scratch:
-        if champion.uri.startswith(("mlflow-artifacts:", "runs:", "models:")):
-            yield registry().download(champion.uri, Path(scratch)), champion.version
+    with model_folder(champion.uri) as folder:
+        yield folder, champion.version
+
+
+def model_address(model: str) -> tuple[str, str]:
+    """Where a model lies that is named by its address or by `registry`, the champion; and its version.
+
+    Of a model that is named by its address no version is known.
+
+    Raises: ConfigError if the registry has no champion.
+    """
+    if model == FROM_REGISTRY:
+        if (champion := find_champion()) is None:
+            raise ConfigError(
+                f"model={model!r}: the registry {masked(registry().uri)} has no champion; promote a version, "
+                "or name a model's folder or s3:// address"
+            )
+        return champion.uri, champion.version
+    folder = local_path(model)
+    return (str(folder.absolute()) if folder else s3_uri(model)), ""
+
+
+@contextmanager
+def model_folder(uri: str) -> Iterator[Path]:
+    """Yield the model folder behind an address that the registry may have given, fetched if need be."""
+    with tempfile.TemporaryDirectory(prefix="prottune-model-") as scratch:
+        if uri.startswith(("mlflow-artifacts:", "runs:", "models:")):
+            yield registry().download(uri, Path(scratch))
         else:
-            yield fetch_folder(champion.uri, Path(scratch) / "model"), champion.version
+            yield fetch_folder(uri, Path(scratch) / "model")
 
 
 def register(model: Path, uri: str, report: Path, run_key: str, settings_digest: str = "") -> RegisterReport:

@@ -62,10 +62,19 @@ def write_page(
     Titles, summary and headings are escaped; the HTML of a section, and of what leads them, comes from this
     module's functions and the charts.
     """
-    source = resources.files("prottune").joinpath("page.html").read_text(encoding="utf-8")
+    source, colors = (
+        resources.files("prottune").joinpath(name).read_text(encoding="utf-8")
+        for name in ("page.html", "colors.css")
+    )
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
     content = [(heading, Markup(body)) for heading, body in sections]  # noqa: S704  # made by this module
-    page = template.render(title=title, summary=summary, lead=Markup(lead), sections=content)  # noqa: S704
+    page = template.render(
+        title=title,
+        summary=summary,
+        lead=Markup(lead),  # noqa: S704
+        sections=content,
+        colors=Markup(colors.rstrip()),  # noqa: S704
+    )
     path.write_text(page, encoding="utf-8")
 
 

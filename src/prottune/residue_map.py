@@ -1,6 +1,6 @@
 """A picture of a protein, residue by residue: what speaks for an answer stands up, what is against it hangs.
 
-The picture is SVG in the colours of `page.html`, for a page that `reports.write_page` makes.
+The picture is SVG in the colours of `colors.css`, for a page that `reports.write_page` makes.
 """
 
 from __future__ import annotations

@@ -14,13 +14,14 @@ from components import (
     evaluation,
     ingestion,
     news,
+    prediction,
     registration,
     tokenization,
     training,
 )
 from prottune import __version__
 
-MODULES = (ingestion, news, registration, tokenization, training, evaluation, deployment, endings)
+MODULES = (ingestion, news, registration, tokenization, training, evaluation, deployment, endings, prediction)
 COMPONENTS: list[Any] = sorted(
     (
         value
@@ -31,15 +32,14 @@ COMPONENTS: list[Any] = sorted(
     key=lambda component: component.name,
 )
 MAX_STATEMENTS = 15
+ON_GPUS = ("train", "evaluate", "predict")
 
 
 def test_the_steps_are_the_verbs_of_the_design() -> None:
     verbs = {"ingest", "compare", "tokenize", "train", "evaluate", "register", "deploy", "promote"}
-    assert {component.python_func.__name__ for component in COMPONENTS} == verbs | {
-        "hold",
-        "stop_early",
-        "finish",
-    }
+    ends = {"hold", "stop_early", "finish"}
+    labels = {"choose", "split", "predict", "merge"}
+    assert {component.python_func.__name__ for component in COMPONENTS} == verbs | ends | labels
 
 
 def test_image_names_carry_the_version_of_prottune() -> None:
@@ -66,7 +66,7 @@ def test_a_component_is_a_call(component: Any) -> None:
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.name)
 def test_nothing_is_installed_when_a_step_starts(component: Any) -> None:
     container = component.component_spec.implementation.container
-    assert container.image == (TORCH_IMAGE if component.name in ("train", "evaluate") else LIGHT_IMAGE)
+    assert container.image == (TORCH_IMAGE if component.name in ON_GPUS else LIGHT_IMAGE)
     assert "pip install" not in " ".join(container.command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -114,6 +115,7 @@ def test_the_server_does_not_outlive_a_killed_deployment(tiny_model: Path, numbe
 def server(tiny_model: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`python -m prottune.serving` as a person starts it, and its address once it is ready."""
     command = [sys.executable, "-m", "prottune.serving", "--model", str(tiny_model), "--port", "0"]
+    command += ["--settle-seconds", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
@@ -135,5 +137,7 @@ def test_the_server_binds_this_machine_only_logs_no_sequence_and_drains_at_term(
     process.terminate()
     _, log = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert "POST /v1/models/prottune" in log
+    (line,) = [json.loads(line) for line in log.splitlines() if '"route"' in line]
+    assert (line["method"], line["status"]) == ("POST", 200)
+    assert line["route"] == "/v1/models/{model_name}:predict"
     assert "MKWW" not in log

@@ -1,95 +1,126 @@
-"""The compiled graph: current, wired, and given what it needs on a cluster."""
+"""The compiled graphs: current, wired, and given what they need on a cluster."""
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from pipelines.compiling import COMPILED, compile_graph
+from pipelines.compiling import GRAPHS, compile_graph, compiled
 from pipelines.resources import (
     FROM_CONFIG_MAP,
     FROM_SECRET,
     LONG_SECONDS,
     NUM_RETRIES,
+    PARALLEL_SHARDS,
+    PREDICT_SECONDS,
     SHORT_SECONDS,
     TRAIN_SECONDS,
 )
 from prottune import __version__
 
-GRAPH, PLATFORMS = yaml.safe_load_all(COMPILED.read_text(encoding="utf-8"))
+
+class Graph:
+    """A committed graph, looked at from its tasks."""
+
+    def __init__(self, name: str) -> None:
+        documents = list(yaml.safe_load_all(compiled(name).read_text(encoding="utf-8")))
+        self.spec, self.platforms = documents
+
+    def dags(self) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+        """Every group of tasks: its name, what it is given, and its tasks."""
+        yield "root", self.spec["root"].get("inputDefinitions", {}), self.spec["root"]["dag"]["tasks"]
+        for name, component in self.spec["components"].items():
+            if "dag" in component:
+                yield name, component.get("inputDefinitions", {}), component["dag"]["tasks"]
+
+    def leaf_tasks(self) -> dict[str, dict[str, Any]]:
+        """Name -> every task that runs a container."""
+        return {
+            name: task
+            for _, _, tasks in self.dags()
+            for name, task in tasks.items()
+            if "executorLabel" in self.spec["components"][task["componentRef"]["name"]]
+        }
+
+    def platform(self, task: str) -> dict[str, Any]:
+        executors = self.platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        settings: dict[str, Any] = executors[self._executor(task)]
+        return settings
+
+    def container(self, task: str) -> dict[str, Any]:
+        settings: dict[str, Any] = self.spec["deploymentSpec"]["executors"][self._executor(task)]["container"]
+        return settings
+
+    def _executor(self, task: str) -> str:
+        name = self.leaf_tasks()[task]["componentRef"]["name"]
+        return str(self.spec["components"][name]["executorLabel"])
+
+
+graph_of = cache(Graph)
+
 MAIN_PATH = ("ingest", "compare", "tokenize", "train", "evaluate", "register", "deploy", "promote")
-TASKS = {*MAIN_PATH, "hold", "stop-early", "finish"}
-ON_GPUS = {"train", "evaluate"}
+TASKS = {
+    "finetune": {*MAIN_PATH, "hold", "stop-early", "finish"},
+    "predict": {"choose", "split", "predict", "merge"},
+}
+EVERY_TASK = [(graph, task) for graph, tasks in TASKS.items() for task in sorted(tasks)]
+ON_GPUS = [("finetune", "train"), ("finetune", "evaluate"), ("predict", "predict")]
+SECONDS = {
+    "train": TRAIN_SECONDS,
+    "predict": PREDICT_SECONDS,
+    **dict.fromkeys(("ingest", "evaluate", "split", "merge"), LONG_SECONDS),
+}
 
 
-def dags() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Every group of tasks: its name, what it is given, and its tasks."""
-    yield "root", GRAPH["root"].get("inputDefinitions", {}), GRAPH["root"]["dag"]["tasks"]
-    for name, component in GRAPH["components"].items():
-        if "dag" in component:
-            yield name, component.get("inputDefinitions", {}), component["dag"]["tasks"]
-
-
-def leaf_tasks() -> dict[str, dict[str, Any]]:
-    """Name -> every task that runs a container."""
-    return {
-        name: task
-        for _, _, tasks in dags()
-        for name, task in tasks.items()
-        if "executorLabel" in GRAPH["components"][task["componentRef"]["name"]]
-    }
-
-
-def platform(task: str) -> dict[str, Any]:
-    label = GRAPH["components"][leaf_tasks()[task]["componentRef"]["name"]]["executorLabel"]
-    settings: dict[str, Any] = PLATFORMS["platforms"]["kubernetes"]["deploymentSpec"]["executors"][label]
-    return settings
-
-
-def container(task: str) -> dict[str, Any]:
-    label = GRAPH["components"][leaf_tasks()[task]["componentRef"]["name"]]["executorLabel"]
-    settings: dict[str, Any] = GRAPH["deploymentSpec"]["executors"][label]["container"]
-    return settings
-
-
-def test_the_committed_graph_is_current(tmp_path: Path) -> None:
-    fresh = compile_graph(tmp_path / "finetune.yaml")
-    assert fresh.read_bytes() == COMPILED.read_bytes(), (
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_the_committed_graph_is_current(graph: str, tmp_path: Path) -> None:
+    fresh = compile_graph(tmp_path / "graph.yaml", graph)
+    assert fresh.read_bytes() == compiled(graph).read_bytes(), (
         "run `make compile`, and say in the commit what changed"
     )
 
 
-def test_the_graph_has_all_tasks_and_no_other() -> None:
-    assert set(leaf_tasks()) == TASKS
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_the_graph_has_all_tasks_and_no_other(graph: str) -> None:
+    assert set(graph_of(graph).leaf_tasks()) == TASKS[graph]
 
 
-def test_every_parameter_that_a_task_names_reaches_it() -> None:
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_every_parameter_that_a_task_names_reaches_it(graph: str) -> None:
     """kfp 2.17 drops a parameter that only a resource names inside a group: then this fails."""
-    for group, given, tasks in dags():
+    for group, given, tasks in graph_of(graph).dags():
         for task, spec in tasks.items():
             for name, source in spec.get("inputs", {}).get("parameters", {}).items():
                 named = source.get("componentInputParameter")
                 assert named is None or named in given.get("parameters", {}), (group, task, name)
-            component = GRAPH["components"][spec["componentRef"]["name"]]
+            component = graph_of(graph).spec["components"][spec["componentRef"]["name"]]
+            handed = {*spec.get("inputs", {}).get("parameters", {}), _item_of_loop(spec)}
             for name, definition in component.get("inputDefinitions", {}).get("parameters", {}).items():
-                handed = spec.get("inputs", {}).get("parameters", {})
                 assert name in handed or definition.get("isOptional"), (group, task, name)
 
 
-def test_every_placeholder_of_a_container_is_an_input_of_its_task() -> None:
-    for name, task in leaf_tasks().items():
+def _item_of_loop(task: dict[str, Any]) -> str:
+    """What a loop hands to each round; empty for a task that is no loop."""
+    return str(task.get("parameterIterator", {}).get("itemInput", ""))
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_every_placeholder_of_a_container_is_an_input_of_its_task(graph: str) -> None:
+    for name, task in graph_of(graph).leaf_tasks().items():
         handed = set(task.get("inputs", {}).get("parameters", {}))
-        for part in json.dumps(container(name)).split("inputs.parameters['")[1:]:
+        for part in json.dumps(graph_of(graph).container(name)).split("inputs.parameters['")[1:]:
             assert part.split("'")[0] in handed, name
 
 
-def test_every_parameter_of_a_pod_setting_reaches_the_group_of_its_task() -> None:
-    for group, given, tasks in dags():
-        for name in set(tasks) & TASKS:
-            for channel in _component_inputs(platform(name)):
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_every_parameter_of_a_pod_setting_reaches_the_group_of_its_task(graph: str) -> None:
+    for group, given, tasks in graph_of(graph).dags():
+        for name in set(tasks) & TASKS[graph]:
+            for channel in _component_inputs(graph_of(graph).platform(name)):
                 assert channel in given["parameters"], (group, name)
 
 
@@ -104,76 +135,80 @@ def _component_inputs(node: Any) -> Iterator[str]:
             yield from _component_inputs(value)
 
 
-@pytest.mark.parametrize("task", sorted(TASKS))
-def test_no_task_is_cached(task: str) -> None:
-    assert leaf_tasks()[task]["cachingOptions"] == {}, "KFP's cache keys are strings, not contents"
+@pytest.mark.parametrize(("graph", "task"), EVERY_TASK)
+def test_no_task_is_cached(graph: str, task: str) -> None:
+    cached = graph_of(graph).leaf_tasks()[task]["cachingOptions"]
+    assert cached == {}, "KFP's cache keys are strings, not contents"
 
 
-@pytest.mark.parametrize("task", sorted(TASKS - {"finish"}))
-def test_every_task_survives_a_lost_pod(task: str) -> None:
-    assert leaf_tasks()[task]["retryPolicy"]["maxRetryCount"] == NUM_RETRIES
+@pytest.mark.parametrize(("graph", "task"), [entry for entry in EVERY_TASK if entry[1] != "finish"])
+def test_every_task_survives_a_lost_pod(graph: str, task: str) -> None:
+    assert graph_of(graph).leaf_tasks()[task]["retryPolicy"]["maxRetryCount"] == NUM_RETRIES
 
 
-@pytest.mark.parametrize("task", sorted(TASKS))
-def test_every_task_runs_in_the_image_of_its_weight(task: str) -> None:
-    parameter = "torch_image" if task in ON_GPUS else "light_image"
-    assert container(task)["image"] == f"{{{{$.inputs.parameters['pipelinechannel--{parameter}']}}}}"
+@pytest.mark.parametrize(("graph", "task"), EVERY_TASK)
+def test_every_task_runs_in_the_image_of_its_weight(graph: str, task: str) -> None:
+    parameter = "torch_image" if (graph, task) in ON_GPUS else "light_image"
+    image = graph_of(graph).container(task)["image"]
+    assert image == f"{{{{$.inputs.parameters['pipelinechannel--{parameter}']}}}}"
 
 
-def test_image_parameters_default_to_this_version() -> None:
-    parameters = GRAPH["root"]["inputDefinitions"]["parameters"]
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_image_parameters_default_to_this_version(graph: str) -> None:
+    parameters = graph_of(graph).spec["root"]["inputDefinitions"]["parameters"]
     assert parameters["light_image"]["defaultValue"] == f"prottune-light:{__version__}"
     assert parameters["torch_image"]["defaultValue"] == f"prottune-torch:{__version__}"
 
 
-@pytest.mark.parametrize("task", sorted(TASKS))
-def test_every_task_has_a_time_limit(task: str) -> None:
-    long = {"train": TRAIN_SECONDS, "ingest": LONG_SECONDS, "evaluate": LONG_SECONDS}
-    assert platform(task)["activeDeadlineSeconds"] == str(long.get(task, SHORT_SECONDS))
+@pytest.mark.parametrize(("graph", "task"), EVERY_TASK)
+def test_every_task_has_a_time_limit(graph: str, task: str) -> None:
+    limit = graph_of(graph).platform(task)["activeDeadlineSeconds"]
+    assert limit == str(SECONDS.get(task, SHORT_SECONDS))
 
 
-@pytest.mark.parametrize("task", sorted(TASKS))
-def test_settings_come_from_one_config_map_and_one_secret(task: str) -> None:
-    (config_map,) = platform(task)["configMapAsEnv"]
-    (secret,) = platform(task)["secretAsEnv"]
+@pytest.mark.parametrize(("graph", "task"), EVERY_TASK)
+def test_settings_come_from_one_config_map_and_one_secret(graph: str, task: str) -> None:
+    (config_map,) = graph_of(graph).platform(task)["configMapAsEnv"]
+    (secret,) = graph_of(graph).platform(task)["secretAsEnv"]
     assert (config_map["configMapName"], config_map["optional"]) == ("prottune", True)
     assert {entry["envVar"] for entry in config_map["keyToEnv"]} == set(FROM_CONFIG_MAP)
     assert (secret["secretName"], secret["optional"]) == ("prottune-s3", True)
     assert {entry["envVar"] for entry in secret["keyToEnv"]} == set(FROM_SECRET)
 
 
-@pytest.mark.parametrize("task", sorted(TASKS))
-def test_every_task_knows_its_pipeline_run(task: str) -> None:
-    assert platform(task)["fieldPathAsEnv"] == [
+@pytest.mark.parametrize(("graph", "task"), EVERY_TASK)
+def test_every_task_knows_its_pipeline_run(graph: str, task: str) -> None:
+    assert graph_of(graph).platform(task)["fieldPathAsEnv"] == [
         {"name": "PROTTUNE_PIPELINE_RUN", "fieldPath": "metadata.labels['pipeline/runid']"}
     ]
 
 
-@pytest.mark.parametrize("task", sorted(ON_GPUS))
-def test_gpu_tasks_get_gpus_nodes_tolerations_and_shared_memory(task: str) -> None:
-    accelerator = container(task)["resources"]["accelerator"]
+@pytest.mark.parametrize(("graph", "task"), ON_GPUS)
+def test_gpu_tasks_get_gpus_nodes_tolerations_and_shared_memory(graph: str, task: str) -> None:
+    accelerator = graph_of(graph).container(task)["resources"]["accelerator"]
+    platform = graph_of(graph).platform(task)
     assert accelerator["resourceType"] == "nvidia.com/gpu"
     assert accelerator["resourceCount"] == "{{$.inputs.parameters['pipelinechannel--num_gpus']}}"
-    assert platform(task)["nodeSelector"]["nodeSelectorJson"] == {
+    assert platform["nodeSelector"]["nodeSelectorJson"] == {
         "componentInputParameter": "pipelinechannel--node_selector"
     }
-    assert platform(task)["tolerations"] == [
+    assert platform["tolerations"] == [
         {"tolerationJson": {"componentInputParameter": "pipelinechannel--tolerations"}}
     ]
-    (memory,) = platform(task)["emptyDirMounts"]
+    (memory,) = platform["emptyDirMounts"]
     assert (memory["mountPath"], memory["medium"]) == ("/dev/shm", "Memory")
 
 
-def test_no_other_task_holds_a_gpu() -> None:
-    for task in TASKS - ON_GPUS:
-        assert "accelerator" not in container(task)["resources"], task
+@pytest.mark.parametrize(("graph", "task"), [entry for entry in EVERY_TASK if entry not in ON_GPUS])
+def test_no_other_task_holds_a_gpu(graph: str, task: str) -> None:
+    assert "accelerator" not in graph_of(graph).container(task)["resources"]
 
 
 def test_both_ends_of_every_condition_are_written() -> None:
     """kfp.local skips a lone If on a named output without a word and reports success."""
     conditions = [
         task["triggerPolicy"]["condition"]
-        for _, _, tasks in dags()
+        for _, _, tasks in graph_of("finetune").dags()
         for task in tasks.values()
         if "condition" in task.get("triggerPolicy", {})
     ]
@@ -183,9 +218,38 @@ def test_both_ends_of_every_condition_are_written() -> None:
 
 
 def test_promotion_follows_the_rollout() -> None:
-    assert {"deploy", "register"} <= set(leaf_tasks()["promote"]["dependentTasks"])
+    assert {"deploy", "register"} <= set(graph_of("finetune").leaf_tasks()["promote"]["dependentTasks"])
 
 
 def test_the_last_task_runs_however_the_others_end() -> None:
-    finish = GRAPH["root"]["dag"]["tasks"]["finish"]
+    finish = graph_of("finetune").spec["root"]["dag"]["tasks"]["finish"]
     assert finish["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+
+
+def loop() -> dict[str, Any]:
+    tasks: dict[str, dict[str, Any]] = graph_of("predict").spec["root"]["dag"]["tasks"]
+    (found,) = (task for task in tasks.values() if "parameterIterator" in task)
+    return found
+
+
+def test_shards_are_answered_some_at_a_time_outside_of_any_exit_handler() -> None:
+    """`loop` looks at the root only: KFP's backend runs no loop inside an exit handler."""
+    assert loop()["iteratorPolicy"] == {"parallelismLimit": PARALLEL_SHARDS}
+    assert loop()["dependentTasks"] == ["choose", "split"]
+
+
+def test_nothing_but_the_shard_comes_to_the_loop_as_another_tasks_parameter() -> None:
+    """kfp.local hands the loop's item to every input of a loop that is a parameter of another task."""
+    from_tasks = [
+        source["taskOutputParameter"]["producerTask"]
+        for source in loop()["inputs"]["parameters"].values()
+        if "taskOutputParameter" in source
+    ]
+    assert from_tasks == ["split"]
+
+
+def test_the_answers_of_all_shards_are_merged() -> None:
+    merge = graph_of("predict").leaf_tasks()["merge"]
+    source = merge["inputs"]["artifacts"]["answers"]["taskOutputArtifact"]
+    assert source["producerTask"] in merge["dependentTasks"]
+    assert graph_of("predict").spec["root"]["dag"]["tasks"][source["producerTask"]] == loop()

@@ -10,8 +10,9 @@ import pytest
 
 from components.endings import finish
 from pipelines.endings import failed
+from pipelines.finetuned import ENDING
 from pipelines.progress import Progress
-from pipelines.running import _close_as_killed
+from pipelines.running import _close
 from pipelines.runs import Run, new_run
 from prottune.errors import TrackingError
 
@@ -34,7 +35,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def test_the_run_ends_with_3_and_one_line(place: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(TrackingError):
         finish.python_func(SUCCEEDED)
-    assert failed(place, Progress(place.folder / "steps")) == 3
+    assert failed(place, Progress(place.folder / "steps"), ENDING) == 3
     first, last = capsys.readouterr().err.splitlines()
     assert first.startswith("step finish failed")
     assert last.startswith("error: MLflow at http://127.0.0.1:")
@@ -47,11 +48,11 @@ def test_a_step_that_failed_before_it_gives_the_line_and_the_exit_code(place: Ru
     place.failure_file.write_text(json.dumps(earlier), encoding="utf-8")
     with pytest.raises(TrackingError):
         finish.python_func(SUCCEEDED)
-    assert failed(place, Progress(place.folder / "steps")) == 2
+    assert failed(place, Progress(place.folder / "steps"), ENDING) == 2
     assert json.loads(place.summary_file.read_text(encoding="utf-8"))["failure"] == earlier
 
 
 def test_an_interrupted_run_is_not_held_up(place: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    _close_as_killed(place)
+    _close(place, "KILLED")
     assert "the run is not closed" in capsys.readouterr().err
     assert len(list((place.folder.parent / "unsent").iterdir())) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.__main__ import PROGRAM, VERBS, main
-from pipelines.compiling import COMPILED
+from pipelines.compiling import GRAPHS, compiled
 from pipelines.endings import mlflow_page
 from pipelines.runs import new_run
 from prottune.cli import guarded
@@ -25,19 +25,23 @@ def run(*words: str) -> int:
 
 def test_compile_writes_the_committed_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "graph.yaml"
-    assert run("compile", "--target", str(target)) == 0
-    assert capsys.readouterr().out == f"{target}\n"
-    assert target.read_bytes() == COMPILED.read_bytes()
+    for words, graph in ([], GRAPHS[0]), *(([name], name) for name in GRAPHS):
+        assert run("compile", *words, "--target", str(target)) == 0
+        assert capsys.readouterr().out == f"{target}\n"
+        assert target.read_bytes() == compiled(graph).read_bytes()
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
         (
-            ["submit"],
-            "error: unknown verb 'submit'; `python -m pipelines --help` lists them",
+            ["upload"],
+            "error: unknown verb 'upload'; `python -m pipelines --help` lists them",
         ),
         (["run"], "error: missing --source; `python -m pipelines run --help` lists all"),
+        (["run", "guess"], "error: unknown graph 'guess'; expected one of finetune, predict"),
+        (["run", "predict"], "error: missing --source; `python -m pipelines run predict --help` lists all"),
+        (["run", "predict", "--source", "x", "--num-shards", "0"], "error: num_shards=0: expected 1 to "),
         (["run", "--source", "x", "--epochs", "0"], "error: epochs=0: expected at least 1"),
         (["run", "--source", "x", "--cut", "middle"], "error: cut='middle': expected one of "),
         (["run", "--source", "x", "--deploy-to", "moon"], "error: to='moon': expected one of local, kserve"),

@@ -1,13 +1,21 @@
 """What may be set from outside: every setting of a stage is a pipeline parameter, or is not, for a reason."""
 
-import inspect
 from dataclasses import fields
 from typing import Any
 
 import pytest
 
-from pipelines.finetune import finetune
-from pipelines.parameters import ADDRESSES, CLUSTER_ONLY, RENAMED, SETTINGS, check, field_docs, run_flags
+from pipelines.compiling import GRAPHS
+from pipelines.parameters import (
+    ADDRESSES,
+    CLUSTER_ONLY,
+    RENAMED,
+    SETTINGS,
+    check,
+    field_docs,
+    parameters,
+    run_flags,
+)
 from prottune.errors import ConfigError
 from prottune.flags import parse_flags
 from prottune.training.settings import TrainConfig
@@ -46,37 +54,52 @@ NOT_OFFERED = {
     "max_probability_difference": "what bf16 serving may differ by; more is a fault",
     "ready_timeout_seconds": "a guard, not a choice",
 }
+NOT_OFFERED_IN_PREDICT = {
+    "max_megabytes": "a guard, not a choice",
+    "window": "goes with the memory of the pods, which is fixed",
+}
 
 
-def parameters() -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(finetune.pipeline_func).parameters)
-
-
-def settings() -> dict[str, Any]:
-    return {field.name: field.default for kind in SETTINGS for field in fields(kind)}
+def settings(graph: str) -> dict[str, Any]:
+    return {field.name: field.default for kind in SETTINGS[graph] for field in fields(kind)}
 
 
 def test_a_setting_has_one_meaning_across_all_stages() -> None:
-    assert sum(len(fields(kind)) for kind in SETTINGS) == len(settings())
+    assert sum(len(fields(kind)) for kind in SETTINGS["finetune"]) == len(settings("finetune"))
 
 
-def test_every_setting_is_a_pipeline_parameter_or_deliberately_not() -> None:
-    offered = {RENAMED.get(name, name) for name in parameters()} - set(ADDRESSES) - set(CLUSTER_ONLY)
-    assert set(settings()) - offered == set(NOT_OFFERED)
-    assert offered <= set(settings()), "a parameter that no stage knows"
+@pytest.mark.parametrize(
+    ("graph", "not_offered"), [("finetune", NOT_OFFERED), ("predict", NOT_OFFERED_IN_PREDICT)]
+)
+def test_every_setting_is_a_pipeline_parameter_or_deliberately_not(
+    graph: str, not_offered: dict[str, str]
+) -> None:
+    named = {RENAMED.get(name, name) for name in parameters(graph)}
+    offered = named - set(ADDRESSES[graph]) - set(CLUSTER_ONLY)
+    assert set(settings(graph)) - offered == set(not_offered)
+    assert offered <= set(settings(graph)), "a parameter that no stage knows"
 
 
-def test_every_default_is_the_one_beside_the_setting() -> None:
-    for name, parameter in parameters().items():
-        if name not in {*ADDRESSES, *CLUSTER_ONLY}:
-            assert parameter.default == settings()[RENAMED.get(name, name)], name
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_every_default_is_the_one_beside_the_setting(graph: str) -> None:
+    for name, parameter in parameters(graph).items():
+        if name not in {*ADDRESSES[graph], *CLUSTER_ONLY}:
+            assert parameter.default == settings(graph)[RENAMED.get(name, name)], name
+
+
+def test_both_graphs_call_a_parameter_of_both_the_same() -> None:
+    one, other = map(parameters, GRAPHS)
+    for name in ("source", "precision", *CLUSTER_ONLY):
+        assert one[name] == other[name], name
 
 
 def test_run_takes_flags_by_the_names_of_the_parameters() -> None:
     words = ["--source", "x.fasta", "--epochs", "2", "--learning-rate", "0.25", "--deploy-to", "kserve"]
     flags = vars(parse_flags(run_flags(), words, "python -m pipelines run", ""))
     expected = {
-        name: parameter.default for name, parameter in parameters().items() if name not in CLUSTER_ONLY
+        name: parameter.default
+        for name, parameter in parameters("finetune").items()
+        if name not in CLUSTER_ONLY
     }
     expected |= {
         "source": "x.fasta",
@@ -86,6 +109,20 @@ def test_run_takes_flags_by_the_names_of_the_parameters() -> None:
         "runs": "runs",
     }
     assert flags == expected
+
+
+def test_run_predict_takes_the_flags_of_its_own_graph() -> None:
+    words = ["--source", "x.fasta", "--model", "m", "--num-shards", "3", "--on-bad", "skip"]
+    flags = vars(parse_flags(run_flags("predict"), words, "python -m pipelines run predict", ""))
+    assert flags == {
+        "source": "x.fasta",
+        "model": "m",
+        "num_shards": 3,
+        "on_bad": "skip",
+        "precision": "auto",
+        "table_format": "csv",
+        "runs": "runs",
+    }
 
 
 def test_run_refuses_a_flag_for_the_cluster() -> None:

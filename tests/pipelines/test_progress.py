@@ -119,6 +119,15 @@ def test_key_numbers_of_a_step_are_what_it_answered_and_its_main_figures(
     assert key_numbers(tmp_path, step) == words
 
 
+def test_steps_of_a_loop_run_at_once_and_their_seconds_are_added(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    progress = Progress(tmp_path, screen, clock(0.0, 1.0, 5.0, 9.0, 10.0, 12.0))
+    loop = (begins("predict"), begins("predict"), ends("predict"), ends("predict"))
+    for line in (*loop, begins("merge"), ends("merge")):
+        progress.line(line)
+    assert progress.seconds == {"predict": 5.0 + 8.0, "merge": 2.0}
+
+
 class Terminal(io.StringIO):
     """A screen on which a line can be written anew."""
 

@@ -5,6 +5,7 @@ The share of L says whether it is bound to a membrane, if the predictor tells th
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -52,3 +53,26 @@ def golden_entry(sequence: str, accession: str = "GOLDEN1") -> dict[str, Any]:
         "location": answer.location,
         "probabilities": dict(zip(LETTERS, answer.probabilities.tolist(), strict=True)),
     }
+
+
+class HeldPredictor(LettersPredictor):
+    """Answers a batch only when it is let go, so that a test decides what arrives meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun = threading.Semaphore(0)
+        self._go = threading.Semaphore(0)
+
+    def predict(self, sequences: Sequence[str]) -> list[Any]:
+        answers = super().predict(sequences)
+        self._begun.release()
+        assert self._go.acquire(timeout=5), "no test let this batch go"
+        return answers
+
+    async def begun(self) -> None:
+        """Wait until the next batch is in the model."""
+        assert await asyncio.to_thread(self._begun.acquire, timeout=5), "the model was not asked"
+
+    def let_go(self, num_batches: int = 1) -> None:
+        """Let so many batches be answered, now or when they come."""
+        self._go.release(num_batches)

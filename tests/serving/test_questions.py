@@ -29,6 +29,31 @@ def test_v1_reads_a_body_that_came_without_a_content_type() -> None:
     assert questions_of_v1(b'{"instances": ["MKT"]}', CONFIG) == [Question("MKT")]
 
 
+@pytest.mark.parametrize(
+    ("text", "question"),
+    [
+        (">P1 some protein\nMKT\nACD\n", Question("MKTACD", "P1")),
+        (">sp|P12345|NAME_HUMAN Name OS=Homo sapiens\r\nmkt\r\n", Question("MKT", "P12345")),
+        ("\n >tr|A0A1|X_Y\n\nM K T *\n", Question("MKT", "A0A1")),
+        ("\ufeff>P1 \u03bc-receptor\nMKT", Question("MKT", "P1")),
+    ],
+    ids=["id", "UniProt", "blank lines and a stop", "byte order mark and other alphabets"],
+)
+def test_a_fasta_record_is_read_and_its_header_names_the_protein(text: str, question: Question) -> None:
+    assert questions_of_v1({"instances": [text]}, CONFIG) == [question]
+    assert questions_of_v2(v2([text.encode()], [1]), CONFIG) == [question]
+
+
+def test_an_accession_that_is_given_wins_over_the_header() -> None:
+    instance = {"accession": "mine", "sequence": ">P1\nMKT", "location": "Nucleus"}
+    assert questions_of_v1({"instances": [instance]}, CONFIG) == [Question("MKT", "mine", "Nucleus")]
+
+
+@pytest.mark.parametrize("text", ["MKT*", "MKT* \n", "mkt\n*"])
+def test_a_stop_at_the_end_is_left_out_as_in_batch_prediction(text: str) -> None:
+    assert questions_of_v1({"instances": [text]}, CONFIG) == [Question("MKT")]
+
+
 def test_spaces_line_breaks_lower_case_and_rare_residues_are_read_as_training_reads_them() -> None:
     assert questions_of_v1({"instances": ["m k t\nuzobj"]}, CONFIG) == [Question("MKTXXXXX")]
 
@@ -37,8 +62,18 @@ def test_spaces_line_breaks_lower_case_and_rare_residues_are_read_as_training_re
     ("body", "words"),
     [
         (b"{", "body: not JSON"),
-        (b"\xff\xfe", "body: not JSON"),
-        (b"[" * 100_000, "body: not JSON"),
+        (b"\xff\xfe", "body: byte 0xff at position 1 is not UTF-8"),
+        (b"[" * 100_000, "body: not JSON that can be read; .* nested too deep"),
+        (
+            b'{"instances": ["MKT"], "instances": ["ACD"]}',
+            "body: the key 'instances' is given more than once",
+        ),
+        (b'{"instances": [{"sequence": "M", "sequence": "K"}]}', r"instances\[0\]: the key 'sequence' is"),
+        (b'{"instances": ["MKT", NaN]}', r"instances\[1\]: NaN is no JSON"),
+        (b'{"instances": ["MKT"], "x": {"y": -Infinity}}', r"x\.y: -Infinity is no JSON"),
+        (b'{"instances": [1e999]}', r"instances\[0\]: '1e999' is too large a number"),
+        (b'{"instances": [' + b"7" * 5000 + b"]}", r"instances\[0\]: an integer of 5000 digits"),
+        ('{"instances": ["MKT"]}'.encode("utf-16"), "body: byte 0xff at position 1 is not UTF-8"),
         (None, "body: expected an object"),
         ([], "body: expected an object"),
         ("MKT", "body: not JSON"),
@@ -60,7 +95,26 @@ def test_spaces_line_breaks_lower_case_and_rare_residues_are_read_as_training_re
         ({"instances": ["M", ""]}, r"instances\[1\]: the sequence is empty"),
         ({"instances": [" \n"]}, r"instances\[0\]: the sequence is empty"),
         ({"instances": ["M", "MK1"]}, r"instances\[1\]: '1' at residue 3 is no amino acid"),
-        ({"instances": ["MK*"]}, r"instances\[0\]: '\*' at residue 3"),
+        ({"instances": ["M*K"]}, r"instances\[0\]: '\*' at residue 2"),
+        ({"instances": ["MK**"]}, r"instances\[0\]: '\*' at residue 3"),
+        ({"instances": ["*"]}, r"instances\[0\]: the sequence is empty"),
+        ({"instances": ["M\x00K"]}, r"instances\[0\]: '\\x00' at character 2"),
+        ({"instances": ["M\x1cK"]}, r"instances\[0\]: '\\x1c' at character 2"),
+        ({"instances": [">P1\nMK\n>P2\nMT"]}, r"instances\[0\]: 2 FASTA records, expected one; send each as"),
+        ({"instances": [">P1 no line break MKT"]}, r"instances\[0\] line:1: P1 has no sequence"),
+        ({"instances": ["> P1\nMKT"]}, r"instances\[0\] line:1: header without an id"),
+        ({"instances": [">P1\nMK1"]}, r"instances\[0\]: '1' at residue 3"),
+        ({"instances": [">P1\nM\ud800"]}, r"instances\[0\] line:2: byte 0xed is not UTF-8"),
+        (
+            {"instances": [">" + "P" * 201 + "\nMK"]},
+            r"instances\[0\], accession of the header: .* 201 characters",
+        ),
+        (
+            {"instances": [{"sequence": "M", "accession": "P\ud800"}]},
+            r"accession: .* '\\ud800' at character 2",
+        ),
+        ({"instances": [{"sequence": "M", "accession": "a\nb"}]}, r"accession: .* '\\n' at character 2"),
+        ({"instances": [{"sequence": "M", "location": 5}]}, r"instances\[0\]\.location: .* got a number"),
         ({"instances": ["M\u00df"]}, r"instances\[0\]: '\\xdf' at character 2 is no amino acid"),
         ({"instances": ["M\u0131"]}, r"instances\[0\]: '\\u0131' at character 2"),
         ({"instances": ["M\ud800"]}, r"instances\[0\]: '\\ud800' at character 2"),
@@ -98,6 +152,7 @@ def test_v2_takes_one_bytes_input(request_: InferRequest) -> None:
         (v2(["M", 5], [2]), "inputs[0].data[1]: expected text, got a number"),
         (v2(["M", ["M", "K"]], [2]), "inputs[0].data[1]: expected text, got a list"),
         (v2([b"M\xff"], [1]), "inputs[0].data[0]: byte 255 at character 2 is no amino acid"),
+        (v2(["M", ">P1\nM\n>P2\nM"], [2]), "inputs[0].data[1]: 2 FASTA records, expected one"),
         (v2(["M", ""], [2]), "inputs[0].data[1]: the sequence is empty"),
         (v2(["M-"], [1]), "inputs[0].data[0]: '-' at residue 2"),
         (v2(["M" * 11], [1]), "inputs[0].data[0]: 11 residues, expected at most 10"),

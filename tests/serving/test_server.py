@@ -18,25 +18,26 @@ from hypothesis import strategies as st
 from letters import LettersPredictor
 
 from prottune.errors import ConfigError
+from prottune.serving.batcher import Overloaded, TooLate
 from prottune.serving.predictor import LocationPredictor
-from prottune.serving.server import application, serve
+from prottune.serving.routes import application
+from prottune.serving.server import serve
 from prottune.serving.settings import ServeConfig
 
-pytestmark = pytest.mark.filterwarnings("ignore:ORJSONResponse is deprecated")
-
+CONFIG = ServeConfig(max_sequences=4, max_residues=100, page=False)
 PREDICT, INFER = "/v1/models/prottune:predict", "/v2/models/prottune/infer"
 
 
 @pytest.fixture
 def model() -> LocationPredictor:
-    model = LocationPredictor(LettersPredictor(), ServeConfig(max_sequences=4, max_residues=100), "7")
+    model = LocationPredictor(LettersPredictor(), CONFIG, "7")
     model.load()
     return model
 
 
 @pytest.fixture
 def app(model: LocationPredictor) -> FastAPI:
-    return application(model)
+    return application(model, CONFIG)
 
 
 def ask(app: FastAPI, method: str, path: str, **body: Any) -> httpx.Response:
@@ -48,17 +49,18 @@ def ask(app: FastAPI, method: str, path: str, **body: Any) -> httpx.Response:
     return asyncio.run(one_request())
 
 
-def tensor(data: list[Any], **changes: Any) -> dict[str, Any]:
+def tensor(rows: list[Any], **changes: Any) -> dict[str, Any]:
     return {
-        "inputs": [{"name": "sequence", "shape": [len(data)], "datatype": "BYTES", "data": data} | changes]
+        "inputs": [{"name": "sequence", "shape": [len(rows)], "datatype": "BYTES", "data": rows} | changes]
     }
 
 
 def test_the_list_of_routes_is_closed(app: FastAPI) -> None:
-    assert sorted(route.path for route in app.routes) == [  # type: ignore[attr-defined]
+    assert sorted(route.path_format for route in app.routes) == [  # type: ignore[attr-defined]
         "/metrics",
         "/v1/models",
         "/v1/models/{model_name}",
+        "/v1/models/{model_name}:explain",
         "/v1/models/{model_name}:predict",
         "/v2",
         "/v2/health/live",
@@ -70,7 +72,7 @@ def test_the_list_of_routes_is_closed(app: FastAPI) -> None:
     ]
 
 
-@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/"])
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/", "/v2/", "/v1/models/"])
 def test_there_are_no_pages(app: FastAPI, path: str) -> None:
     assert ask(app, "GET", path).status_code == 404
 
@@ -135,31 +137,74 @@ def test_v2_takes_and_gives_binary_tensors(app: FastAPI) -> None:
 
 
 BAD_BODIES = [
-    (PREDICT, b"", "format"),
-    (PREDICT, b"{", "JSON|format"),
+    (PREDICT, b"", "body: not JSON at character 1"),
+    (PREDICT, b"{", "body: not JSON at character 2"),
     (PREDICT, b"null", "body: expected an object"),
     (PREDICT, b'{"instances": ["MK1"]}', r"instances\[0\]: '1' at residue 3"),
     (PREDICT, b'{"instances": ["M", null]}', r"instances\[1\]"),
-    (PREDICT, b'{"instances": [NaN]}', "JSON|format"),
+    (PREDICT, b'{"instances": [NaN]}', r"instances\[0\]: NaN is no JSON"),
+    (PREDICT, b'{"instances": ["M"], "instances": ["K"]}', "'instances' is given more than once"),
+    (PREDICT, b'{"instances": ["\\ud800"]}', r"instances\[0\]: '\\ud800' at character 1"),
+    (PREDICT, b'{"\\ud800": 1, "\\ud800": 2}', r"the key '\\ud800' is given more than once"),
     (PREDICT, json.dumps({"instances": ["M"] * 5}).encode(), "expected 1 to 4 sequences, got 5"),
     (PREDICT, json.dumps({"instances": ["M" * 101]}).encode(), "101 residues, expected at most 100"),
-    (INFER, b"", "body: "),
-    (INFER, b"{", "body: not JSON at character 1"),
-    (INFER, b"5", "body: "),
-    (INFER, b"[]", "body: "),
-    (INFER, b'"text"', "body: |header is missing"),
-    (INFER, b"{}", "inputs: Field required"),
+    (INFER, b"", "body: not JSON at character 1"),
+    (INFER, b"{", "body: not JSON at character 2"),
+    (INFER, b"5", "body: expected an object .*, got a number"),
+    (INFER, b"[]", "body: expected an object .*, got a list"),
+    (INFER, b'"text"', "body: expected an object .*, got text"),
+    (INFER, b"{}", "inputs: expected a list, got nothing"),
     (INFER, b'{"inputs": []}', "inputs: expected one called 'sequence'"),
-    (INFER, b'{"inputs": [{"name": "sequence"}]}', r"inputs\[0\]\.shape: Field required"),
-    (INFER, json.dumps(tensor(["M"], shape=["x"])).encode(), r"inputs\[0\]\.shape\[0\]: "),
+    (INFER, b'{"inputs": [5]}', r"inputs\[0\]: expected an object, got a number"),
+    (
+        INFER,
+        b'{"inputs": [{"name": "sequence", "datatype": "BYTES"}]}',
+        r"inputs\[0\]\.shape: expected a list",
+    ),
+    (INFER, json.dumps(tensor(["M"], name=7)).encode(), r"inputs\[0\]\.name: expected text, got a number"),
+    (INFER, json.dumps(tensor(["M"], shape=["1"])).encode(), r"inputs\[0\]\.shape\[0\]: .* got text"),
+    (INFER, json.dumps(tensor(["M"], shape=[True])).encode(), r"inputs\[0\]\.shape\[0\]: .* true or false"),
     (INFER, json.dumps(tensor(["M"], shape=[10**30])).encode(), r"inputs\[0\]\.shape"),
     (INFER, json.dumps(tensor(["M"], datatype="FP32")).encode(), r"inputs\[0\]\.datatype"),
-    (INFER, json.dumps(tensor(["M"], datatype="FP16")).encode(), "FP16"),
+    (INFER, json.dumps(tensor(["M"], datatype="bytes")).encode(), r"inputs\[0\]\.datatype: expected 'BYTES'"),
+    (
+        INFER,
+        json.dumps(tensor(["M"], data=None)).encode(),
+        r"inputs\[0\]\.data: expected a list, got nothing",
+    ),
     (INFER, json.dumps(tensor([{"a": 1}])).encode(), r"inputs\[0\]\.data\[0\]: expected text"),
-    (INFER, json.dumps(tensor([float("nan")])).encode(), r"inputs\[0\]\.data\[0\]: expected text"),
+    (INFER, json.dumps(tensor([float("nan")])).encode(), r"inputs\[0\]\.data\[0\]: NaN is no JSON"),
     (INFER, json.dumps(tensor(["M-"])).encode(), r"inputs\[0\]\.data\[0\]: '-' at residue 2"),
     (INFER, json.dumps(tensor(["\ud800"])).encode(), r"inputs\[0\]\.data\[0\]: '\\ud800'"),
-    (INFER, json.dumps(tensor(["M"]) | {"outputs": [{"name": "mood"}]}).encode(), "mood"),
+    (INFER, json.dumps(tensor(["M"], parameters={"binary_data_size": 5})).encode(), "data: expected nothing"),
+    (INFER, json.dumps(tensor(["M"], parameters={"shared_memory_region": "x"})).encode(), "got 'shared_mem"),
+    (
+        INFER,
+        json.dumps(tensor(["M"], parameters=[])).encode(),
+        r"inputs\[0\]\.parameters: expected an object",
+    ),
+    (INFER, json.dumps(tensor(["M"]) | {"id": 5}).encode(), "id: .* got a number"),
+    (INFER, json.dumps(tensor(["M"]) | {"id": "\ud800"}).encode(), r"id: .* '\\ud800' at character 1"),
+    (
+        INFER,
+        json.dumps(tensor(["M"]) | {"parameters": {"a": [1]}}).encode(),
+        "parameters, 'a': expected text",
+    ),
+    (INFER, json.dumps(tensor(["M"]) | {"parameters": {"binary_data_output": 1}}).encode(), "true or false"),
+    (INFER, json.dumps(tensor(["M"]) | {"outputs": 5}).encode(), "outputs: expected a list, got a number"),
+    (
+        INFER,
+        json.dumps(tensor(["M"]) | {"outputs": [{"name": "mood"}]}).encode(),
+        "outputs.0..name: .*'mood'",
+    ),
+    (INFER, json.dumps(tensor(["M"]) | {"outputs": [{"name": "classes"}] * 2}).encode(), "each once"),
+    (
+        INFER,
+        json.dumps(
+            tensor(["M"]) | {"outputs": [{"name": "classes", "parameters": {"classification": 3}}]}
+        ).encode(),
+        r"outputs\[0\]\.parameters: expected only 'binary_data', got 'classification'",
+    ),
 ]
 
 
@@ -169,6 +214,35 @@ def test_bad_input_is_refused_with_words(app: FastAPI, path: str, body: bytes, w
     assert reply.status_code == 400, reply.text
     assert list(reply.json()) == ["error"]
     assert re.search(words, reply.json()["error"]), reply.json()["error"]
+
+
+def test_only_the_outputs_that_are_asked_for_come_and_in_that_order(app: FastAPI) -> None:
+    asked = [{"name": "classes"}, {"name": "location", "parameters": {"binary_data": False}}]
+    reply = ask(app, "POST", INFER, json=tensor(["KKK"]) | {"outputs": asked, "id": "a"}).json()
+    assert (reply["id"], [output["name"] for output in reply["outputs"]]) == ("a", ["classes", "location"])
+
+
+@pytest.mark.parametrize(
+    ("raw", "size", "words"),
+    [
+        (b"\x03\0\0\0KKK", 8, "binary_data_size: expected 0 to 7, the bytes that are there, got 8"),
+        (b"\x03\0\0\0KKK", -1, "binary_data_size: expected 0 to 7"),
+        (b"\x03\0\0\0KKK", True, "binary_data_size: expected 0 to 7"),
+        (b"\x03\0\0\0KKK", 6, "binary data: element 0 of 3 bytes begins at byte 0 of 6"),
+        (b"\x03\0\0\0KKK", 0, "body: 7 bytes behind the JSON belong to no input's binary_data_size"),
+        (b"\x03\0\0\0KKK\0\0", 9, "binary data: element 1 of 4 bytes begins at byte 7 of 9"),
+        (b"\xff\xff\xff\xffKKK", 7, "binary data: element 0 of 4294967295 bytes"),
+    ],
+)
+def test_bytes_that_are_not_as_long_as_they_say_are_refused(
+    app: FastAPI, raw: bytes, size: Any, words: str
+) -> None:
+    entry = tensor([], shape=[1], parameters={"binary_data_size": size})
+    del entry["inputs"][0]["data"]
+    head = json.dumps(entry).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    reply = ask(app, "POST", INFER, content=head + raw, headers=headers)
+    assert (reply.status_code, words in reply.json()["error"]) == (400, True), reply.text
 
 
 @pytest.mark.parametrize("length", ["x", "-5", "0", "7", "999999"])
@@ -199,7 +273,7 @@ TENSOR = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(instances=JSON, tensors=st.lists(TENSOR | JSON, max_size=2), outputs=JSON, number=JSON)
 def test_no_json_makes_the_server_fail(
     app: FastAPI, instances: Any, tensors: Any, outputs: Any, number: Any
@@ -212,9 +286,15 @@ def test_no_json_makes_the_server_fail(
 
 
 def test_an_unknown_model_and_a_wrong_method_are_named(app: FastAPI) -> None:
-    assert ask(app, "POST", "/v1/models/nobody:predict", json={"instances": ["M"]}).status_code == 404
+    unknown = ask(app, "POST", "/v1/models/nobody:predict", json={"instances": ["M"]})
+    assert (unknown.status_code, unknown.json()["error"]) == (404, "Model with name nobody does not exist.")
     assert ask(app, "GET", "/v2/models/nobody/ready").status_code == 404
-    assert ask(app, "GET", INFER).status_code == 405
+    wrong = ask(app, "GET", "/nowhere\u00e9")
+    assert (wrong.status_code, wrong.json()["error"]) == (404, r"GET '/nowhere\xe9': there is no such route")
+    for method, path, allowed in (("GET", INFER, "POST"), ("GET", PREDICT, "POST"), ("POST", "/v2", "GET")):
+        reply = ask(app, method, path)
+        assert (reply.status_code, reply.headers["allow"]) == (405, allowed)
+        assert reply.json() == {"error": f"{method} '{path}': the route takes another method"}
 
 
 def test_a_model_that_is_not_ready_says_so_on_every_probe(app: FastAPI, model: LocationPredictor) -> None:
@@ -244,9 +324,57 @@ def test_a_bug_behind_the_endpoint_is_a_plain_500_without_the_sequence() -> None
 
     model = LocationPredictor(Broken(), ServeConfig(), "7")
     model.load()
-    reply = ask(application(model), "POST", PREDICT, json={"instances": ["MKTMKT"]})
+    reply = ask(application(model, CONFIG), "POST", PREDICT, json={"instances": ["MKTMKT"]})
     assert reply.status_code == 500
     assert reply.json() == {"error": "RuntimeError inside the server; its log says more"}
+
+
+@pytest.mark.parametrize("verb", ["predict", "explain"])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Overloaded("3 wait", 2), (429, "2", {"error": "3 wait; try again in 2 s"})),
+        (TooLate("not answered within 60 s"), (503, "1", {"error": "not answered within 60 s"})),
+    ],
+)
+def test_a_request_that_cannot_be_answered_now_hears_when_to_come_again(
+    model: LocationPredictor, verb: str, error: Exception, said: tuple[int, str, dict[str, str]]
+) -> None:
+    async def fail(*_: Any) -> Any:
+        raise error
+
+    setattr(model, verb, fail)
+    reply = ask(application(model, CONFIG), "POST", f"/v1/models/prottune:{verb}", json={"instances": ["M"]})
+    assert (reply.status_code, reply.headers["retry-after"], reply.json()) == said
+
+
+def test_explanations_get_the_body_and_send_no_header_of_the_caller_back(model: LocationPredictor) -> None:
+    async def explain(body: bytes, headers: dict[str, str]) -> Any:
+        return {"explanations": json.loads(body)["instances"], "model_version": "7"}
+
+    model.explain = explain  # type: ignore[method-assign]
+    secret = {"authorization": "Bearer secret", "ce-id": "1"}
+    reply = ask(
+        application(model, CONFIG),
+        "POST",
+        "/v1/models/prottune:explain",
+        json={"instances": ["M"]},
+        headers=secret,
+    )
+    assert (reply.status_code, reply.json()["explanations"]) == (200, ["M"])
+    assert set(reply.headers) == {"content-type", "content-length"}
+
+
+def test_what_is_switched_off_is_no_route(model: LocationPredictor) -> None:
+    off = application(model, ServeConfig(page=False, explain=False))
+    assert ask(off, "POST", "/v1/models/prottune:explain", json={"instances": ["M"]}).status_code in (
+        404,
+        405,
+    )
+    assert [ask(off, "GET", path).status_code for path in ("/", "/openapi.json")] == [404, 404]
+    on = application(model, ServeConfig(docs=True))
+    assert ask(on, "GET", "/").headers["content-type"] == "text/html; charset=utf-8"
+    assert ask(on, "GET", "/openapi.json").json()["info"]["title"] == "prottune"
 
 
 def test_metrics_are_served(app: FastAPI) -> None:

@@ -6,7 +6,7 @@ the protein is bound to a membrane, if the model was trained for that too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,9 +87,13 @@ class LocationModel(PreTrainedModel):  # type: ignore[misc]
     base: BaseFacts | None = None
     """What training started from; None for a model that was loaded from a folder."""
 
-    def __init__(self, config: LocationConfig) -> None:
+    def __init__(self, config: LocationConfig, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Make a model with new weights, or with those of a whole model, by name; they are not copied.
+
+        Raises: RuntimeError of torch for weights that do not fit.
+        """
         super().__init__(config)
-        encoder, self.layout = make_encoder(config.encoder_config(), config.token_ids)
+        encoder, self.layout = make_encoder(config.encoder_config(), config.token_ids, weights)
         self.base_model_prefix = encoder.base_model_prefix
         self.add_module(self.base_model_prefix, encoder)
         own_ids_V = None if config.token_ids is None else torch.tensor(config.token_ids)
@@ -102,6 +106,8 @@ class LocationModel(PreTrainedModel):  # type: ignore[misc]
         for table in position_tables(encoder).values():
             if table.num_embeddings > MAX_TRAINED_POSITIONS:
                 table.requires_grad_(False)
+        if weights is not None:
+            self.load_state_dict(weights, assign=True)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Leave head and classifier as torch makes them; the encoder has started by its own rule already.

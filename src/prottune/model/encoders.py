@@ -36,6 +36,8 @@ _OF_DECODERS = ("is_decoder", "add_cross_attention", "use_cache")
 _PROOF = ("GLV", "MKTAYIAK")
 _TOLERANCE = 1e-5
 """Largest difference, as a share of the largest number, between a protein alone and among others in fp32."""
+_TRAINED_TOLERANCE = 1e-4
+"""The same for weights that were trained: they magnify rounding more than new ones."""
 _POWER = 10.0
 """A row without boundaries must differ by so many tolerances, else the proof could not fail."""
 
@@ -94,20 +96,29 @@ def encoder_settings(config: PreTrainedConfig) -> dict[str, Any]:
     return {"model_type": config.model_type, **settings}
 
 
-def make_encoder(config: PreTrainedConfig, token_ids: Sequence[int] | None) -> tuple[PreTrainedModel, Layout]:
-    """Make an encoder with new weights, and find out by a proof how it takes several proteins at once.
+def make_encoder(
+    config: PreTrainedConfig, token_ids: Sequence[int] | None, weights: Mapping[str, Tensor] | None = None
+) -> tuple[PreTrainedModel, Layout]:
+    """Make an encoder, and find out by a proof how it takes several proteins at once.
 
     The proof runs two short proteins side by side and alone. What no residue's vector depends on is frozen:
-    several processes would wait for gradients that never come. `token_ids`: see `LocationConfig`.
+    several processes would wait for gradients that never come. `token_ids`: see `LocationConfig`. `weights`:
+    those of a whole model, by name; without them the encoder gets new ones.
 
-    Raises: ConfigError if a protein's vectors change with its neighbours, packed or padded.
+    Raises: ConfigError if a protein's vectors change with its neighbours, packed or padded; RuntimeError of
+        torch for weights that do not fit.
     """
     kind = _encoder_class(config)
     config.use_cache = False  # of decoders; true, it is warned of when activations are computed again
     has_pooler = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
     encoder = kind(config, **({"add_pooling_layer": False} if has_pooler else {}))
     was_training = encoder.training
-    layout = _prove(encoder.eval(), _proof_batches(token_ids))
+    if weights is not None:
+        prefix = f"{encoder.base_model_prefix}."
+        own = {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
+        encoder.load_state_dict(own, assign=True)
+    tolerance = _TOLERANCE if weights is None else _TRAINED_TOLERANCE
+    layout = _prove(encoder.eval(), _proof_batches(token_ids), tolerance)
     for name, parameter in encoder.named_parameters():
         parameter.requires_grad_(name in layout.learned)
     return encoder.train(was_training), layout
@@ -199,7 +210,9 @@ def _proof_batches(token_ids: Sequence[int] | None) -> tuple[PackedBatch, list[P
     return PackedBatch.from_ids(proteins), [PackedBatch.from_ids([protein]) for protein in proteins]
 
 
-def _prove(encoder: PreTrainedModel, proteins: tuple[PackedBatch, list[PackedBatch]]) -> Layout:
+def _prove(
+    encoder: PreTrainedModel, proteins: tuple[PackedBatch, list[PackedBatch]], tolerance: float
+) -> Layout:
     together, each = proteins
     tables = position_tables(encoder).values()
     first_position = max(
@@ -210,9 +223,9 @@ def _prove(encoder: PreTrainedModel, proteins: tuple[PackedBatch, list[PackedBat
         alone_TD = torch.cat([_padded_states(encoder, protein) for protein in each])
     learned = _learned(encoder, alone_TD)
     with torch.no_grad():
-        reason = _why_not_packed(encoder, first_position, together, alone_TD)
+        reason = _why_not_packed(encoder, first_position, together, alone_TD, tolerance)
         if reason is not None:
-            if not _difference(_padded_states(encoder, together), alone_TD) <= _TOLERANCE:  # nan is no proof
+            if not _difference(_padded_states(encoder, together), alone_TD) <= tolerance:  # nan is no proof
                 raise ConfigError(
                     f"encoder {encoder.config.model_type!r}: {reason}, and padded, a protein's vectors "
                     "change with its neighbours; prottune cannot fine-tune it"
@@ -227,7 +240,7 @@ def _prove(encoder: PreTrainedModel, proteins: tuple[PackedBatch, list[PackedBat
 
 
 def _why_not_packed(
-    encoder: PreTrainedModel, first_position: int, batch: PackedBatch, alone_TD: Tensor
+    encoder: PreTrainedModel, first_position: int, batch: PackedBatch, alone_TD: Tensor, tolerance: float
 ) -> str | None:
     """Switch an encoder to packed attention if that keeps proteins apart; else the reason why it does not."""
     if not encoder._supports_attention_backend:
@@ -240,10 +253,10 @@ def _why_not_packed(
     except Exception as error:
         encoder.set_attn_implementation(stock)
         return f"does not run with packed attention ({' '.join(str(error).split())})"
-    if apart <= _TOLERANCE and crossed >= _POWER * _TOLERANCE:
+    if apart <= tolerance and crossed >= _POWER * tolerance:
         return None
     encoder.set_attn_implementation(stock)
-    if apart > _TOLERANCE:
+    if apart > tolerance:
         return "does not keep proteins apart with packed attention"
     return "does not show whether packed attention keeps proteins apart"
 

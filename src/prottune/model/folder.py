@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 from transformers import BertConfig
+from transformers.initialization import no_init_weights
 
 from prottune.alphabet import ALPHABET_SHA256
 from prottune.artifacts import read_manifest
@@ -109,21 +110,22 @@ def load_model(
     if description.head not in HEADS:
         raise ArtifactError(f"{folder}: head {description.head!r}, expected one of {', '.join(HEADS)}")
     config = _read_config(folder, description)
-    model = LocationModel(config)
-    if model.labels != description.labels:
-        raise ArtifactError(f"{folder}: {CONFIG_FILE} and {DESCRIPTION_FILE} name other locations")
+    weights = _read_weights(folder, config)
     try:
-        model.load_state_dict(_read_weights(folder, config))
+        with no_init_weights():  # random numbers for hundreds of millions of weights take seconds
+            model = LocationModel(config, weights)
     except RuntimeError as error:  # torch names every key, line by line
         raise ArtifactError(
             f"{folder}: the weights do not fit {CONFIG_FILE}: {' '.join(str(error).split())}"
         ) from error
-    model.to(device)
+    if model.labels != description.labels:
+        raise ArtifactError(f"{folder}: {CONFIG_FILE} and {DESCRIPTION_FILE} name other locations")
     last = {parameter for layer in model.output_layers() for parameter in layer.parameters()}
     for parameter in model.parameters():  # not `model.to(dtype)`: bf16 angles turn far residues wrongly
-        if parameter not in last:
-            parameter.data = parameter.data.to(dtype)
-    return model.eval().requires_grad_(False), description
+        kept = torch.float32 if parameter in last else dtype
+        # A copy, as these are views of the file: who changes the file must not change the model.
+        parameter.data = parameter.data.to(device, kept, copy=True)
+    return model.to(device).eval().requires_grad_(False), description
 
 
 def _is_stock(config: LocationConfig) -> bool:

@@ -1,22 +1,21 @@
-"""The model behind the endpoint, in KServe's terms: a request of either protocol in, its answer out.
-
-The model runs in one thread of its own, so that the event loop stays free to answer probes.
-"""
+"""The model behind the endpoint, in KServe's terms: a request of either protocol in, its answer out."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
-
-import numpy as np
 
 from prottune.errors import ArtifactError
-from prottune.serving.questions import INPUT_NAME, Question, questions_of_v1, questions_of_v2
-from prottune.serving.sdk import InferOutput, InferRequest, InferResponse, Model
+from prottune.serving import metrics
+from prottune.serving.answers import INPUT_TYPES, Phrasing
+from prottune.serving.batcher import CPU_TOKENS_PER_BATCH, Batcher
+from prottune.serving.explaining import Attribute, Explainer, attributor
+from prottune.serving.health import Health, difference
+from prottune.serving.logs import note
+from prottune.serving.questions import Question, questions_of_v1, questions_of_v2
+from prottune.serving.sdk import InferRequest, Model
 from prottune.serving.settings import MODEL_NAME, ServeConfig
 
 if TYPE_CHECKING:
@@ -26,12 +25,26 @@ if TYPE_CHECKING:
 class LocationPredictor(Model):  # type: ignore[misc]
     """Serves one model under the name `prottune`."""
 
-    def __init__(self, predictor: Predictor, config: ServeConfig, model_version: str) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        config: ServeConfig,
+        model_version: str,
+        *,
+        attribute: Attribute | None = None,
+        tokens_per_batch: int = CPU_TOKENS_PER_BATCH,
+    ) -> None:
+        """Without `attribute` nothing can be explained."""
         super().__init__(MODEL_NAME)
         self.model_version = model_version
         self._predictor = predictor
         self._config = config
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._phrasing = Phrasing(
+            predictor.labels, tells_membrane=predictor.tells_membrane, model_version=model_version
+        )
+        self._batcher = Batcher(predictor.predict, config, tokens_per_batch=tokens_per_batch)
+        self._explainer = Explainer(attribute, predictor.labels, config) if attribute else None
+        self._health: Health | None = None
 
     @classmethod
     def from_folder(cls, folder: Path, config: ServeConfig, model_version: str) -> LocationPredictor:
@@ -41,105 +54,98 @@ class LocationPredictor(Model):  # type: ignore[misc]
 
         Raises: ArtifactError if the folder is damaged or answers differently from when it was made.
         """
-        from prottune.artifacts import read_manifest
+        from prottune.artifacts import manifest_of
         from prottune.model.golden import read_golden
-        from prottune.model.inference import Predictor
+        from prottune.model.inference import TOKENS_PER_BATCH, Predictor
 
-        version = model_version or read_manifest(folder, "train").digest[:12]
-        model = cls(Predictor.load(folder, config.precision), config, version)
+        predictor = Predictor.load(folder, config.precision)
+        model = cls(
+            predictor,
+            config,
+            model_version or manifest_of(folder).digest[:12],
+            attribute=attributor(predictor, folder) if config.explain else None,
+            tokens_per_batch={**TOKENS_PER_BATCH, "cpu": CPU_TOKENS_PER_BATCH}[predictor.device_type],
+        )
         model.check(read_golden(folder))
         model.load()
         return model
 
-    def check(self, golden: Sequence[dict[str, Any]]) -> None:
-        """Ask the golden sequences and compare.
+    def check(self, golden: Sequence[Mapping[str, Any]]) -> None:
+        """Ask the golden sequences and compare; `healthy` will ask the shortest of them again and again.
 
         Raises: ArtifactError if a probability differs by more than the settings allow.
         """
+        allowed = self._config.max_probability_difference
         answers = self._predictor.predict([entry["sequence"] for entry in golden])
         for entry, answer in zip(golden, answers, strict=True):
-            said = answer.probabilities.tolist()
-            expected = [entry["probabilities"][label] for label in self._predictor.labels]
-            if answer.membrane is not None:
-                said.append(answer.membrane)
-                expected.append(entry.get("membrane", np.nan))
-            difference = float(np.abs(np.subtract(said, expected)).max())  # NaN if one of them is
-            if not difference <= self._config.max_probability_difference:
+            found = difference(self._predictor.labels, entry, answer)
+            if not found <= allowed:  # no number is no right answer
                 raise ArtifactError(
-                    f"golden sequence {entry['accession']}: a probability differs by {difference:.4f}, "
-                    f"expected at most {self._config.max_probability_difference}; it cannot be served here"
+                    f"golden sequence {entry['accession']}: a probability differs by {found:.4f}, "
+                    f"expected at most {allowed}; it cannot be served here"
                 )
+        shortest = min(golden, key=lambda entry: len(entry["sequence"]))
+        self._health = Health(self._batcher, self._predictor.labels, shortest, allowed)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The locations, in the order of the probabilities."""
+        return self._predictor.labels
+
+    async def healthy(self) -> bool:
+        """Whether the model answers its golden sequence as it should; false if it is stuck. Never raises."""
+        return bool(self.ready) and (self._health is None or await self._health.is_good())
 
     async def predict(self, payload: Any, headers: dict[str, str] | None = None) -> Any:
-        """Answer one request: V2 as `InferRequest`, V1 as parsed JSON or its bytes."""
+        """Answer one request: V2 as `InferRequest`, V1 as parsed JSON or its bytes.
+
+        Raises: InvalidInput for a wrong question; Overloaded and TooLate as `Batcher.ask` does.
+        """
         if isinstance(payload, InferRequest):
-            questions = questions_of_v2(payload, self._config)
-            return self._v2(payload, await self._answers(questions))
+            return self._phrasing.v2(payload, await self._answers(questions_of_v2(payload, self._config)))
         questions = questions_of_v1(payload, self._config)
-        return self._v1(questions, await self._answers(questions))
+        return self._phrasing.v1(questions, await self._answers(questions))
 
-    async def _answers(self, questions: Sequence[Question]) -> list[Prediction]:
-        sequences = [question.sequence for question in questions]
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._predictor.predict, sequences
+    async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> Any:
+        """Say which residues speak for an answer: V1's body, in which each protein may name a `location`.
+
+        Raises: InvalidInput for a wrong question; Overloaded and TooLate as `Explainer.explain` does;
+            NotImplementedError if explanations are switched off.
+        """
+        if self._explainer is None:
+            raise NotImplementedError("explanations are switched off here (--explain)")
+        questions = questions_of_v1(payload, self._config)
+        self._explainer.check(questions)
+        note(num_sequences=len(questions))
+        answers = await self._batcher.ask([question.sequence for question in questions])
+        attributions = await self._explainer.explain(
+            [
+                (question.sequence, question.location or answer.location)
+                for question, answer in zip(questions, answers, strict=True)
+            ]
         )
+        return self._phrasing.v1_explanations(questions, answers, attributions)
 
-    def _v1(self, questions: Sequence[Question], answers: Sequence[Prediction]) -> dict[str, Any]:
-        predictions = [
-            {
-                "accession": question.accession,
-                "location": answer.location,
-                "probability": float(answer.probability),
-                "probabilities": dict(
-                    zip(self._predictor.labels, answer.probabilities.tolist(), strict=True)
-                ),
-                "confident": answer.confident,
-                "unlike_training": answer.unlike_training,
-                "membrane": answer.membrane,
-                "truncated": answer.truncated,
-                "num_residues": answer.num_residues,
-            }
-            for question, answer in zip(questions, answers, strict=True)
-        ]
-        return {"predictions": predictions, "model_version": self.model_version}
-
-    def _v2(self, request: InferRequest, answers: Sequence[Prediction]) -> InferResponse:
-        outputs = {
-            "location": np.array([answer.location for answer in answers], object),
-            "probability": np.array([answer.probability for answer in answers], np.float32),
-            "probabilities": np.stack([answer.probabilities for answer in answers]).astype(np.float32),
-            "classes": np.array(self._predictor.labels, object),
-        }
-        if self._predictor.tells_membrane:
-            outputs["membrane"] = np.array([answer.membrane for answer in answers], np.float32)
-        return InferResponse(
-            response_id=request.id or uuid4().hex,
-            model_name=self.name,
-            model_version=self.model_version,
-            infer_outputs=[_output(name, tensor) for name, tensor in outputs.items()],
-            use_binary_outputs=request.use_binary_outputs,
-            requested_outputs=request.request_outputs,
-        )
+    async def close(self) -> None:
+        """Answer what was asked, end what is being explained, and be ready for nothing more."""
+        self.stop()
+        if self._explainer is not None:
+            self._explainer.close()
+        await self._batcher.close()
 
     def get_input_types(self) -> list[dict[str, Any]]:
-        """V2 metadata: -1 is any number."""
-        return [{"name": INPUT_NAME, "datatype": "BYTES", "shape": [-1]}]
+        """V2 metadata: what goes in."""
+        return INPUT_TYPES
 
     def get_output_types(self) -> list[dict[str, Any]]:
-        """V2 metadata: -1 is the number of sequences."""
-        num_classes = len(self._predictor.labels)
-        outputs: list[dict[str, Any]] = [
-            {"name": "location", "datatype": "BYTES", "shape": [-1]},
-            {"name": "probability", "datatype": "FP32", "shape": [-1]},
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, num_classes]},
-            {"name": "classes", "datatype": "BYTES", "shape": [num_classes]},
-        ]
-        if self._predictor.tells_membrane:
-            outputs.append({"name": "membrane", "datatype": "FP32", "shape": [-1]})
-        return outputs
+        """V2 metadata: what comes out."""
+        return self._phrasing.output_types()
 
-
-def _output(name: str, tensor: np.ndarray[Any, Any]) -> InferOutput:
-    output = InferOutput(name, list(tensor.shape), "BYTES" if tensor.dtype == object else "FP32")
-    output.set_data_from_numpy(tensor, binary_data=False)
-    return output
+    async def _answers(self, questions: Sequence[Question]) -> list[Prediction]:
+        note(num_sequences=len(questions))
+        began = time.monotonic()
+        answers = await self._batcher.ask([question.sequence for question in questions])
+        longest = max(len(question.sequence) for question in questions)
+        metrics.REQUEST_SECONDS.labels(metrics.length_class(longest)).observe(time.monotonic() - began)
+        metrics.count_answers(answers)
+        return answers

@@ -1,200 +1,171 @@
-"""The endpoint: KServe's model, data plane and endpoints behind a short list of routes, on one address.
+"""One program at one address: the guarded routes behind uvicorn, on a socket that is bound already.
 
-KServe's own `RESTServer` binds 0.0.0.0 whatever it is told and lets anybody unload the model, so the list of
-routes is written here and uvicorn gets a socket that is bound already. There is no gRPC, and no page of
-documentation.
+KServe's own `RESTServer` binds 0.0.0.0 whatever it is told, so uvicorn is given its socket here. gRPC, if
+it is asked for, begins and ends with it.
+
+How it ends, so that a rolling update loses no request. At TERM the model turns unready, but everything is
+still answered, new connections included: a cluster tells its proxies at the same moment as it tells us, and
+until they have heard they go on sending here. Every answer now says `connection: close`, which moves clients
+with open connections to another server, one answer at a time. After `settle_seconds` nothing new is accepted,
+idle connections are closed, and what was begun is answered, as long as `drain_seconds` allow. INT comes from
+a person at a terminal, so nothing settles then. A second TERM or INT ends the program at once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import logging
+import os
+import resource
 import signal
 import socket
-import warnings
-from collections.abc import Awaitable, Callable, MutableMapping
+import threading
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
 
 from prottune.errors import ConfigError
+from prottune.serving.connection import connections_within
+from prottune.serving.guard import Guard, read_token
+from prottune.serving.logs import ANNOUNCEMENT, set_up_logging
 from prottune.serving.predictor import LocationPredictor
-from prottune.serving.sdk import (
-    DataPlane,
-    InvalidInput,
-    ModelNotFound,
-    ModelNotReady,
-    ModelRepository,
-    ServerNotReady,
-    V1Endpoints,
-    V2Endpoints,
-    metrics_handler,
-)
+from prottune.serving.routes import application
 from prottune.serving.settings import ServeConfig
 
-_BINARY_HEADER = b"inference-header-content-length"
-_GRACE_SECONDS = 30
+if TYPE_CHECKING:
+    import grpc
+
+# Longer than the minute after which usual load balancers drop an idle connection: whoever drops it first
+# should be the one who sends, or a request crosses with our closing.
+_KEEP_ALIVE_SECONDS = 75
+_FILES_BESIDE_CONNECTIONS = 128
+_LAST_SECONDS = 3.0
 
 _log = logging.getLogger(__name__)
-
-Scope = MutableMapping[str, Any]
 
 
 def serve(model: Path, config: ServeConfig, model_version: str = "") -> None:
     """Answer requests with a finished model folder until INT or TERM; then finish what was begun and return.
 
-    Raises: ConfigError if the address cannot be had; ArtifactError if the folder is damaged or does not
-        reproduce its golden answers.
+    Raises: ConfigError if the address, the token or as many connections cannot be had; ArtifactError if the
+        folder is damaged or does not reproduce its golden answers.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    warnings.filterwarnings("ignore", "ORJSONResponse is deprecated")  # KServe's endpoints still use it
-    with _bound_socket(config) as listener:
-        app = application(LocationPredictor.from_folder(model, config, model_version))
-        server = _AnnouncedServer(
+    set_up_logging()
+    read_token(config)  # before the model, which takes longer
+    _allow_connections(config)
+    with bound_socket(config) as listener:
+        run(LocationPredictor.from_folder(model, config, model_version), config, listener)
+
+
+def run(model: LocationPredictor, config: ServeConfig, listener: socket.socket) -> None:
+    """Answer requests with a loaded model until INT or TERM."""
+    server = _Server(Guard(application(model, config), config), model, config)
+    # uvicorn listens for signals only once it runs; a TERM before that must not be lost.
+    signal.signal(signal.SIGTERM, server.handle_exit)
+    server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens once it does, and ends as this module's docstring says."""
+
+    def __init__(self, guard: Guard, model: LocationPredictor, config: ServeConfig) -> None:
+        super().__init__(
             uvicorn.Config(
-                app, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS, server_header=False
+                guard,
+                http=connections_within(config),
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=config.drain_seconds - config.settle_seconds,
             )
         )
-        # uvicorn drains at TERM and raises it once more: that must not kill us; before, it must not be lost.
-        signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
-
-
-class _AnnouncedServer(uvicorn.Server):
-    """Says where it listens once it does; programs that start it wait for that line."""
+        self._guard, self._drain_seconds = guard, config.drain_seconds
+        self._model, self._config = model, config
+        self._grpc: grpc.aio.Server | None = None
+        self._settle_seconds = config.settle_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so; programs that start the server wait for that line."""
+        if self._config.grpc:
+            from prottune.serving.grpc_server import start_grpc
+
+            self._grpc = await start_grpc(self._model, self._config)
         await super().startup(sockets)
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
-            _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+            _log.info(f"{ANNOUNCEMENT}http://%s:%d", f"[{host}]" if ":" in host else host, port)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; asked again, end at once."""
+        if self.should_exit:
+            signal.signal(sig, signal.SIG_DFL)
+            os.kill(os.getpid(), sig)
+        if sig == signal.SIGINT:
+            self._settle_seconds = 0
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Settle, stop accepting, finish what was begun."""
+        end = threading.Timer(self._drain_seconds + _LAST_SECONDS, _end)
+        end.daemon = True
+        end.start()
+        self._guard.draining = True
+        _log.info("ending: %d s for those who send to hear of it", self._settle_seconds)
+        await asyncio.sleep(self._settle_seconds)
+        await self._stop_accepting(sockets or [])
+        left = self._drain_seconds - self._config.settle_seconds
+        others = [self._grpc.stop(left)] if self._grpc else []
+        await asyncio.gather(super().shutdown(sockets), *others)
+        await self._model.close()
+
+    async def _stop_accepting(self, listeners: list[socket.socket]) -> None:
+        """Take in those who wait at the door while it closes, whom the system would reset."""
+        waiting = []
+        for listener in listeners:
+            listener.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    waiting.append(listener.accept()[0])
+        for server in self.servers:
+            server.close()
+        take = functools.partial(  # as uvicorn's own startup makes them
+            connections_within(self._config),
+            config=self.config,  # type: ignore[call-arg] # of the class inside
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(take, connection)
 
 
-def application(model: LocationPredictor) -> FastAPI:
-    """The ASGI application that serves one model; these routes and no others."""
-    models = ModelRepository()
-    models.update(model)
-    plane = _StrictDataPlane(models)
-    v1, v2 = V1Endpoints(plane), V2Endpoints(plane)
-    app = FastAPI(title="prottune", openapi_url=None, docs_url=None, redoc_url=None)
-    routes: list[tuple[str, str, Callable[..., Any]]] = [
-        ("GET", "/metrics", metrics_handler),
-        ("GET", "/v1/models", v1.models),
-        ("GET", "/v1/models/{model_name}", v1.model_ready),
-        ("POST", "/v1/models/{model_name}:predict", v1.predict),
-        ("GET", "/v2", v2.metadata),
-        ("GET", "/v2/health/live", v2.live),
-        ("GET", "/v2/health/ready", v2.ready),
-        ("GET", "/v2/models", v2.models),
-        ("GET", "/v2/models/{model_name}", _without_version(v2.model_metadata)),
-        ("GET", "/v2/models/{model_name}/ready", _without_version(v2.model_ready)),
-        ("POST", "/v2/models/{model_name}/infer", v2.infer),
-    ]
-    for method, path, handler in routes:
-        app.add_api_route(path, handler, methods=[method], response_model=None)
-    for error, handler in _REFUSALS.items():
-        app.add_exception_handler(error, handler)
-    app.add_middleware(_JsonUnlessBinary)
-    return app
+def _end() -> None:
+    """The model's thread cannot be stopped: a batch that outlasts the drain is not waited for."""
+    _log.error("the last batch outlasted the drain")
+    os._exit(1)
 
 
-class _StrictDataPlane(DataPlane):  # type: ignore[misc]
-    """KServe's data plane, ready when its model is; whatever it cannot decode is the caller's error."""
-
-    def metadata(self) -> dict[str, Any]:
-        return {"name": "prottune", "version": self._server_version, "extensions": []}
-
-    async def model_metadata(self, model_name: str) -> dict[str, Any]:
-        version = self.get_model_from_registry(model_name).model_version
-        return {**await super().model_metadata(model_name), "platform": "prottune", "versions": [version]}
-
-    async def ready(self) -> bool:
-        return all([await model.healthy() for model in self.model_registry.get_models().values()])
-
-    def decode(self, body: Any, headers: Any, *more: Any, **others: Any) -> Any:
-        try:
-            return super().decode(body, headers, *more, **others)
-        except InvalidInput:
-            raise
-        except Exception as error:
-            raise InvalidInput(f"body: not an inference request ({type(error).__name__}: {error})") from error
+def _allow_connections(config: ServeConfig) -> None:
+    """Raises: ConfigError if the system does not let us open as many sockets as the settings want."""
+    needed = config.max_connections + _FILES_BESIDE_CONNECTIONS
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY in (allowed, most) or allowed >= needed:
+        return
+    if most < needed:
+        raise ConfigError(
+            f"max_connections={config.max_connections}: expected {needed} open files, the system allows "
+            f"{most}; choose fewer connections or raise `ulimit -n`"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
 
 
-class _JsonUnlessBinary:
-    """Take every body for JSON, as curl sends it without saying so, but for V2's binary extension.
-
-    CloudEvents are not spoken here: their headers are dropped.
-    """
-
-    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
-            kept = [(name, value) for name, value in scope["headers"] if not name.startswith(b"ce-")]
-            if _BINARY_HEADER not in dict(kept):
-                kept = [(name, value) for name, value in kept if name != b"content-type"]
-                kept.append((b"content-type", b"application/json"))
-            scope = {**scope, "headers": kept}
-        await self._app(scope, receive, send)
-
-
-def _without_version(handler: Callable[[str], Awaitable[Any]]) -> Callable[[str], Awaitable[Any]]:
-    """KServe's handlers take a model version as well, which would become a query parameter."""
-
-    async def one_model(model_name: str) -> Any:
-        return await handler(model_name)
-
-    return one_model
-
-
-def _refusal(status: int) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
-    async def answer(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, status)
-
-    return answer
-
-
-async def _refuse_shape(_: Request, error: Exception) -> JSONResponse:
-    """A V2 body that has not the protocol's fields: name the first one, do not send the body back."""
-    first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
-    if first.get("type") == "json_invalid":
-        return JSONResponse({"error": f"body: not JSON at character {first['loc'][-1]}"}, 400)
-    path = [part for part in first["loc"][1:] if part not in ("InferenceRequest", "bytes")]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-    return JSONResponse({"error": f"{where or 'body'}: {first['msg']}"}, 400)
-
-
-async def _refuse_http(_: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, HTTPException):
-        raise error
-    return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
-
-
-async def _internal_error(_: Request, error: Exception) -> JSONResponse:
-    words = f"{type(error).__name__} inside the server; its log says more"
-    return JSONResponse({"error": words}, 500)
-
-
-_REFUSALS: dict[Any, Callable[[Request, Exception], Awaitable[JSONResponse]]] = {
-    InvalidInput: _refusal(400),
-    ModelNotFound: _refusal(404),
-    ModelNotReady: _refusal(503),
-    ServerNotReady: _refusal(503),
-    NotImplementedError: _refusal(501),
-    RequestValidationError: _refuse_shape,
-    HTTPException: _refuse_http,
-    Exception: _internal_error,
-}
-
-
-def _bound_socket(config: ServeConfig) -> socket.socket:
+def bound_socket(config: ServeConfig) -> socket.socket:
     """A socket that owns its port already and refuses connections until the model is loaded."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from counting_letters import LABELS, Answer, LettersPredictor
 from tiny_model import write_tiny_model
 
 from prottune.errors import ConfigError, DataError
-from prottune.prediction import PredictConfig, predict, predict_with, table_schema
+from prottune.prediction.settings import PredictConfig
+from prottune.prediction.stage import predict, predict_with
+from prottune.prediction.tables import table_schema
 
-LABELS = ("Nucleus", "Cell.membrane", "Lysosome/Vacuole")
 COLUMNS = [
     "accession",
     "location",
@@ -31,32 +32,6 @@ COLUMNS = [
     "membrane",
 ]
 FASTA = ">sp|P12345|NAME_HUMAN Some protein\nKKK\nK\n>Q99999 Nucleus-U test\nLL ll\n>bare\nSSS*\n"
-
-
-class Answer:
-    def __init__(self, sequence: str) -> None:
-        counts = np.array([sequence.count(letter) + 1 for letter in "KLS"], np.float32)
-        self.probabilities = counts / counts.sum()
-        self.location = LABELS[int(self.probabilities.argmax())]
-        self.probability = float(self.probabilities.max())
-        self.confident = self.probability > 0.7
-        self.unlike_training = "W" in sequence
-        self.truncated = len(sequence) > 100
-        self.num_residues = len(sequence)
-        self.membrane: float | None = None
-
-
-class LettersPredictor:
-    """How much of a sequence are K, L and S decides where it lives; counts what it is asked at once."""
-
-    labels = LABELS
-
-    def __init__(self) -> None:
-        self.windows: list[int] = []
-
-    def predict(self, sequences: Sequence[str]) -> list[Answer]:
-        self.windows.append(len(sequences))
-        return [Answer(sequence) for sequence in sequences]
 
 
 def answer(source: Path, output: Path, predictor: Any = None, **settings: Any) -> Any:

@@ -1,0 +1,238 @@
+"""A FASTA file and a model -> a table of locations, on this machine; killed and repeated, it goes on.
+
+The file is read twice: once to check it and to know how much there is to do, and once to be answered, window
+by window. Memory is bounded by the window, whatever the size of the file. A final stop (*) is removed and
+counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from prottune import __version__
+from prottune.artifacts import MANIFEST_FILE, Manifest
+from prottune.errors import ArtifactError, StorageError
+from prottune.prediction.keeping import KeptWindows, kept_windows
+from prottune.prediction.reading import Question, Survey, opened, windows
+from prottune.prediction.settings import PredictConfig
+from prottune.prediction.tables import Totals, check_output, rows_of, table_schema, write_table
+
+if TYPE_CHECKING:
+    from prottune.model.inference import Predictor
+
+_LINE_SECONDS = 10.0
+"""Off a terminal, a line of progress at most this often."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictReport:
+    """What was answered, in plain numbers."""
+
+    num_proteins: int
+    num_residues: int
+    num_resumed: int
+    """Proteins that an earlier attempt had answered."""
+    num_skipped: int
+    """Proteins with a character that is no residue, under on_bad=skip."""
+    num_stops_removed: int
+    num_confident: int
+    num_unlike_training: int
+    num_truncated: int
+    locations: dict[str, int]
+    """How many proteins each location got."""
+    seconds: float
+
+
+def predict(
+    model: Path, source: str, output: Path, config: PredictConfig, *, restart: bool = False
+) -> PredictReport:
+    """Ask a finished model folder about every protein of a FASTA file, plain or gzip, local or fetched.
+
+    Answers are kept beside `output` while it is made: the same call again goes on where an earlier one was
+    killed, to the same table. `restart` throws such answers away.
+
+    Raises: ConfigError for an output that exists or ends neither in .csv nor in .parquet, and for answers
+        of another model, source or settings beside it; DataError with file:line for input outside the
+        grammar or (on_bad=refuse) with characters that are no residues; ArtifactError if the model is
+        damaged; StorageError if the disk is full.
+    """
+    check_output(output)
+    digest = model_digest(model)
+
+    def load() -> Predictor:
+        from prottune.model.inference import Predictor
+
+        return Predictor.load(model, config.precision)
+
+    return _predict(load, digest, source, output, config, restart=restart)
+
+
+def predict_with(
+    predictor: Predictor,
+    source: str,
+    output: Path,
+    config: PredictConfig,
+    *,
+    digest: str = "",
+    restart: bool = False,
+) -> PredictReport:
+    """Like `predict`, with a model that is loaded already.
+
+    Only if its digest is given is anything kept for, or taken from, another attempt.
+    """
+    check_output(output)
+    return _predict(lambda: predictor, digest, source, output, config, restart=restart or not digest)
+
+
+def model_digest(folder: Path) -> str:
+    """What a model is, by the hashes in its manifest; who loads it checks its files.
+
+    Raises: ArtifactError if this is no model folder.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = Manifest.parse(path.read_bytes(), str(path))
+    except OSError:
+        raise ArtifactError(f"{folder}: no {MANIFEST_FILE}; this is not a finished model folder") from None
+    return manifest.digest
+
+
+def _predict(
+    load: Callable[[], Predictor],
+    digest: str,
+    source: str,
+    output: Path,
+    config: PredictConfig,
+    *,
+    restart: bool,
+) -> PredictReport:
+    begun = time.monotonic()
+    with opened(source, config) as file:
+        survey = file.survey()
+        answers_to = {
+            "model": digest,
+            "source": survey.sha256,
+            "on_bad": config.on_bad,
+            "window": str(config.window),
+            "precision": config.precision,
+            "version of prottune": __version__,
+        }
+        windows_of = kept_windows(output, answers_to, restart=restart, for_later=bool(digest))
+        with windows_of as kept, _way_on_told(kept):
+            predictor = load()
+            schema = table_schema(predictor.labels)
+            pieces = windows(file.questions(survey), config.window)
+            num_resumed = _answer_all(predictor, pieces, survey, kept, schema)
+            totals = _join(kept, output, schema)
+    return PredictReport(
+        num_proteins=totals.num_proteins,
+        num_residues=totals.num_residues,
+        num_resumed=num_resumed,
+        num_skipped=survey.num_skipped,
+        num_stops_removed=survey.num_stops_removed,
+        num_confident=totals.flags["confident"],
+        num_unlike_training=totals.flags["unlike_training"],
+        num_truncated=totals.flags["truncated"],
+        locations={label: totals.locations[label] for label in predictor.labels},
+        seconds=time.monotonic() - begun,
+    )
+
+
+def _answer_all(
+    predictor: Predictor,
+    pieces: Iterator[list[Question]],
+    survey: Survey,
+    kept: KeptWindows,
+    schema: pa.Schema,
+) -> int:
+    """Answer every window that is not kept; returns how many proteins an earlier attempt had answered."""
+    num_resumed = 0
+    with _progress(survey) as progress:
+        for number, window in enumerate(pieces):
+            if number in kept:
+                _check_kept(kept.read(number), window, kept)
+                num_resumed += len(window)
+            else:
+                answers = predictor.predict([question.sequence for question in window])
+                kept.keep(number, rows_of(schema, [question.accession for question in window], answers))
+            progress(window)
+    return num_resumed
+
+
+def _check_kept(rows: pa.Table, window: Sequence[Question], kept: KeptWindows) -> None:
+    """A window that is kept must hold these very proteins.
+
+    Raises: ArtifactError.
+    """
+    found = list(zip(rows["accession"].to_pylist(), rows["num_residues"].to_pylist(), strict=True))
+    if found != [(question.accession, len(question.sequence)) for question in window]:
+        raise ArtifactError(f"{kept.folder}: holds other proteins than the source; begin anew with --restart")
+
+
+def _join(kept: KeptWindows, output: Path, schema: pa.Schema) -> Totals:
+    totals = Totals()
+
+    def pieces() -> Iterator[pa.Table]:
+        for number in range(len(kept)):
+            rows = kept.read(number)
+            totals.add(rows)
+            yield rows
+
+    write_table(output, kept.scratch, schema, pieces())
+    return totals
+
+
+@contextmanager
+def _way_on_told(kept: KeptWindows) -> Iterator[None]:
+    """Who is interrupted, or meets a full disk, hears that nothing answered so far is lost."""
+    try:
+        yield
+    except (KeyboardInterrupt, StorageError) as stopped:
+        if not kept.for_later or not len(kept):
+            raise
+        reason = str(stopped) or "interrupted"
+        raise type(stopped)(
+            f"{reason}; the same command goes on from the {kept.num_proteins:,} proteins in {kept.folder}"
+        ) from None
+
+
+@contextmanager
+def _progress(survey: Survey) -> Iterator[Callable[[Sequence[Question]], None]]:
+    """A bar on a terminal, now and then a line elsewhere; what takes time are the residues."""
+    from tqdm import tqdm
+
+    with tqdm(
+        total=survey.num_residues,
+        desc="predict",
+        unit=" residues",
+        unit_scale=True,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        num_proteins = num_residues = 0
+        due = time.monotonic()
+
+        def advance(window: Sequence[Question]) -> None:
+            nonlocal num_proteins, num_residues, due
+            added = sum(len(question.sequence) for question in window)
+            num_proteins, num_residues = num_proteins + len(window), num_residues + added
+            bar.update(added)
+            is_last = num_proteins == survey.num_proteins
+            if bar.disable and (is_last or time.monotonic() >= due):
+                due = time.monotonic() + _LINE_SECONDS
+                share = num_residues / survey.num_residues
+                _log.info(
+                    "predict: %d of %d proteins, %.0f %%", num_proteins, survey.num_proteins, 100 * share
+                )
+
+        yield advance
