@@ -45,6 +45,7 @@ NOT_OFFERED = {
     "keep_checkpoints": "two: the newest, and the one before it if the newest is damaged",
     "rank_timeout_seconds": "a guard, not a choice",
     "max_known_share": "a guard: of the records that a model was trained from it knows no test protein",
+    "explained_mistakes": "pictures of the page; prottune explain makes them for any protein",
     "num_bootstraps": "1000 resamples serve two digits; nobody should report fewer",
     "bootstrap_seed": "an interval does not depend on it in the digits shown",
     "max_location_loss": "a guard, wide on purpose; max_loss_to_champion is the choice",
