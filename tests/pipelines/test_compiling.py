@@ -72,7 +72,7 @@ ON_GPUS = [("finetune", "train"), ("finetune", "evaluate"), ("predict", "predict
 SECONDS = {
     "train": TRAIN_SECONDS,
     "predict": PREDICT_SECONDS,
-    **dict.fromkeys(("ingest", "evaluate", "split", "merge"), LONG_SECONDS),
+    **dict.fromkeys(("ingest", "evaluate", "deploy", "split", "merge"), LONG_SECONDS),
 }
 
 
