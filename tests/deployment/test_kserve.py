@@ -21,6 +21,7 @@ from prottune.deployment.kserve import KServeDeployment
 from prottune.deployment.revision import Revision
 from prottune.deployment.stage import deploy
 from prottune.errors import ClusterError, ConfigError, DeploymentError
+from prottune.serving.settings import ServeConfig
 
 RIGHTS = {
     ("get", SERVICES),
@@ -64,6 +65,7 @@ def test_the_first_deployment_makes_an_inference_service_that_the_schema_takes(
     }
     assert (predictor["minReplicas"], predictor["serviceAccountName"]) == (1, "prottune-serve")
     assert predictor["deploymentStrategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert predictor["terminationGracePeriodSeconds"] > ServeConfig.drain_seconds + 3
     assert kserve.served == ["1"]
     assert free(kserve)
 

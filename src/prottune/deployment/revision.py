@@ -32,6 +32,8 @@ REVISION_ANNOTATION = f"{PREFIX}revision"
 VERSION_ANNOTATION = f"{PREFIX}model-version"
 MODEL_DIGEST_ANNOTATION = f"{PREFIX}model-digest"
 DATASET_DIGEST_ANNOTATION = f"{PREFIX}dataset-digest"
+GRACE_SECONDS = 45
+"""A pod that goes has this time: longer than its server drains (`ServeConfig.drain_seconds`)."""
 _OLD_AND_NEW = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
 """No pod of the old revision goes before a new one is ready."""
 
@@ -146,6 +148,7 @@ def _predictor(uri: str, config: DeployConfig, model_version: str) -> Object:
         "serviceAccountName": config.service_account,
         "automountServiceAccountToken": False,
         "deploymentStrategy": _OLD_AND_NEW,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
         "model": model,
     }
 

@@ -1,7 +1,7 @@
 """Which residues speak for an answer: integrated gradients, one score a residue.
 
 Each protein is compared with random ones of its length (expected gradients). Why these, and why centred
-logits: docs/decisions/005-explanations.md.
+logits: docs/decisions/006-explanations.md.
 
 Shapes: S copies of one protein, L tokens of it, R residues of it, D width of a token's vector, C locations.
 """
