@@ -200,13 +200,14 @@ def _post(name: str, words: str, request: Schema, answer: str) -> Schema:
 
 
 def _get(name: str, words: str, answer: str | Schema) -> Schema:
-    return {"get": _operation(name, words, _json(_ref(answer) if isinstance(answer, str) else answer))}
+    described = {"get": _operation(name, words, _json(_ref(answer) if isinstance(answer, str) else answer))}
+    described["get"]["responses"]["503"] = _refusal("Unavailable")
+    return described
 
 
 def _health(name: str, words: str, answer: str) -> Schema:
     described = _get(name, words, answer)
     described["get"]["security"] = _OPEN
-    described["get"]["responses"]["503"] = _refusal("Unavailable")
     return described
 
 
