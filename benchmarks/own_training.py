@@ -36,6 +36,7 @@ def write_base(
     width: int = WIDTH,
     num_heads: int = NUM_HEADS,
     feed_forward: int = FEED_FORWARD,
+    initializer_range: float = 0.02,
 ) -> Path:
     """A base model of ProtBERT's width with random weights, as the Hub holds one; returns the folder.
 
@@ -53,6 +54,7 @@ def write_base(
         max_position_embeddings=num_positions,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
+        initializer_range=initializer_range,
     )
     BertModel(config).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="ascii")

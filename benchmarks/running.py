@@ -23,6 +23,11 @@ MODULES = {
     "epoch-wall": "benchmarks.epoch_wall",
     "whole-protein": "benchmarks.whole_protein",
     "freeze": "benchmarks.freezing",
+    "serve-latency": "benchmarks.serving_latency",
+    "serve-mixed": "benchmarks.serving_mixed",
+    "serve-overhead": "benchmarks.serving_overhead",
+    "predict": "benchmarks.predicting",
+    "cold-start": "benchmarks.cold_start",
 }
 """Name of each benchmark -> where `rows(options)` measures it and `PLANNED` says what it is to show."""
 

@@ -1,7 +1,8 @@
-"""The operator's program: `python -m pipelines compile | run`."""
+"""The operator's program: `python -m pipelines compile | run | submit | schedule`."""
 
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from pipelines.compiling import GRAPHS
@@ -11,6 +12,9 @@ from prottune.errors import ConfigError
 VERBS = {
     "compile": "write the graphs, or the one named, as the files that a cluster is given: pipelines/compiled",
     "run": "run a graph on this machine: finetune (if none is named) or predict",
+    "submit": "run a graph on Kubeflow Pipelines: finetune (if none is named) or predict",
+    "schedule": "make Kubeflow Pipelines run graphs again and again: "
+    "schedule apply | preview | list | pause | resume | delete",
 }
 PROGRAM = "python -m pipelines"
 _RUNS = {
@@ -19,12 +23,24 @@ _RUNS = {
 }
 
 
+_SCHEDULE_VERBS = {
+    "apply": "make the server's schedules those of the files: of pipelines/schedules, or those named",
+    "preview": "show the next times of each file's schedule; the server is not asked",
+    "list": "show the server's schedules",
+    "pause": "let the named schedule start no further runs",
+    "resume": "let the named schedule go on",
+    "delete": "remove the named schedule; runs that it started stay",
+}
+
+
 def main(words: Sequence[str]) -> int:
     """Run one verb; returns the exit code."""
+    if words[0] == "schedule":
+        return _schedule(words[1:])
     verb, graph, rest = _named(words)
     if verb == "compile":
         return _compile(graph, rest)
-    return _run(graph or GRAPHS[0], rest)
+    return (_submit if verb == "submit" else _run)(graph or GRAPHS[0], rest)
 
 
 def _named(words: Sequence[str]) -> tuple[str, str, Sequence[str]]:
@@ -61,6 +77,45 @@ def _run(graph: str, rest: Sequence[str]) -> int:
     program = f"{PROGRAM} run" if graph == GRAPHS[0] else f"{PROGRAM} run {graph}"
     values = vars(parse_flags(run_flags(graph), rest, program, _RUNS[graph]))
     return run({name: value for name, value in values.items() if name != "runs"}, Path(values["runs"]), graph)
+
+
+def _submit(graph: str, rest: Sequence[str]) -> int:
+    from pipelines.parameters import submit_flags, values_of
+    from pipelines.submitting import SubmitFlags, submit
+    from prottune.flags import parse_flags
+
+    described = f"run {graph} on Kubeflow Pipelines"
+    flags = parse_flags(submit_flags(graph, SubmitFlags), rest, f"{PROGRAM} submit {graph}", described)
+    return submit(graph, flags, values_of(flags, graph))
+
+
+def _schedule(words: Sequence[str]) -> int:
+    """Run `schedule VERB [FILES | NAME] [flags]`.
+
+    Raises: ConfigError for a verb that there is not, and for a name that is missing.
+    """
+    from pipelines import scheduling
+    from pipelines.backend import BackendFlags
+    from prottune.flags import parse_flags
+
+    verb = words[0] if words else ""
+    if verb not in _SCHEDULE_VERBS:
+        raise ConfigError(f"schedule: got {verb!r}, expected one of {', '.join(_SCHEDULE_VERBS)}")
+    named = list(takewhile(lambda word: not word.startswith("-"), words[1:]))
+    flags = parse_flags(
+        BackendFlags, words[1 + len(named) :], f"{PROGRAM} schedule {verb}", _SCHEDULE_VERBS[verb]
+    )
+    if verb == "list":
+        lines = scheduling.listed(flags)
+    elif verb in ("apply", "preview"):
+        paths = scheduling.files([Path(word) for word in named])
+        lines = scheduling.preview(paths) if verb == "preview" else scheduling.apply(paths, flags)
+    elif len(named) == 1:
+        lines = [scheduling.change(named[0], verb, flags)]
+    else:
+        raise ConfigError(f"schedule {verb}: expected the name of one schedule, got {len(named)}")
+    print("\n".join(lines))
+    return 0
 
 
 if __name__ == "__main__":

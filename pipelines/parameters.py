@@ -1,12 +1,14 @@
 """The graph's parameters as flags of `python -m pipelines run`, checked before anything starts."""
 
 import ast
+import contextlib
 import inspect
+import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import tyro
 
@@ -14,6 +16,7 @@ from pipelines.compiling import GRAPHS
 from pipelines.finetune import finetune
 from pipelines.predict import predict
 from prottune.deployment.settings import DeployConfig
+from prottune.errors import ConfigError
 from prottune.evaluation.settings import EvaluateConfig
 from prottune.ingestion.settings import IngestConfig
 from prottune.prediction.settings import MergeConfig, PredictConfig, ReadConfig, SplitConfig
@@ -41,8 +44,18 @@ ADDRESSES = {
 }
 """Parameters that say where things lie -> what they mean to who runs the graph here; no stage's settings."""
 
-CLUSTER_ONLY = ("light_image", "torch_image", "num_gpus", "node_selector", "tolerations")
+IN_A_CLUSTER = {
+    "light_image": "Image of the steps without torch.",
+    "torch_image": "Image of the steps with torch.",
+    "num_gpus": "GPUs of a pod that computes; 0 computes on processors.",
+    "node_selector": 'Labels of the nodes that compute, as JSON: {"pool": "gpu"}.',
+    "tolerations": "Taints that pods which compute tolerate, as JSON: a list as in a pod.",
+}
+CLUSTER_ONLY = tuple(IN_A_CLUSTER)
 """Parameters that say nothing on a laptop."""
+
+_JSON: dict[Any, str] = {dict: "an object", list: "a list"}
+"""Types of parameters that are written as JSON on a command line."""
 
 
 def parameters(graph: str) -> dict[str, inspect.Parameter]:
@@ -53,17 +66,49 @@ def parameters(graph: str) -> dict[str, inspect.Parameter]:
 
 def run_flags(graph: str = GRAPHS[0]) -> type[Any]:
     """A dataclass with one field for each parameter that means something on a laptop, and `runs`."""
-    help_of = dict(ADDRESSES[graph])
-    for kind in SETTINGS[graph]:
-        help_of |= field_docs(kind)
+    return _flags(graph, [name for name in parameters(graph) if name not in CLUSTER_ONLY], _RunsFolder)
+
+
+def submit_flags(graph: str, base: type[Any]) -> type[Any]:
+    """The fields of a dataclass, and one for each parameter of a graph; lists and objects are JSON."""
+    return _flags(graph, list(parameters(graph)), base)
+
+
+def values_of(flags: Any, graph: str) -> dict[str, Any]:
+    """The graph's parameters among flags that were read.
+
+    Raises: ConfigError for what is not the JSON that a parameter takes.
+    """
+    return {
+        name: _from_json(name, getattr(flags, name), kind) if kind in _JSON else getattr(flags, name)
+        for name, each in parameters(graph).items()
+        if hasattr(flags, name)
+        for kind in [get_origin(each.annotation)]
+    }
+
+
+def _flags(graph: str, names: Sequence[str], base: type[Any]) -> type[Any]:
+    help_of = ADDRESSES[graph] | IN_A_CLUSTER
+    for settings in SETTINGS[graph]:
+        help_of |= field_docs(settings)
     entries: list[tuple[str, Any, Any]] = []
-    for name, parameter in parameters(graph).items():
-        if name not in CLUSTER_ONLY:
-            hint = tyro.conf.arg(help=help_of[RENAMED.get(name, name)])
-            described = Annotated[parameter.annotation, hint]  # type: ignore[name-defined]
-            default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
-            entries.append((name, described, field(default=default)))
-    return make_dataclass("RunFlags", entries, bases=(_RunsFolder,), frozen=True, kw_only=True)
+    for name in names:
+        parameter = parameters(graph)[name]
+        is_json = get_origin(parameter.annotation) in _JSON
+        hint = tyro.conf.arg(help=help_of[RENAMED.get(name, name)])
+        kind: Any = str if is_json else parameter.annotation
+        described = Annotated[kind, hint]
+        default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
+        entries.append((name, described, field(default=json.dumps(default) if is_json else default)))
+    return make_dataclass("GraphFlags", entries, bases=(base,), frozen=True, kw_only=True)
+
+
+def _from_json(name: str, text: str, kind: type[Any]) -> Any:
+    with contextlib.suppress(ValueError):
+        value = json.loads(text)
+        if isinstance(value, kind):
+            return value
+    raise ConfigError(f"{name}: got {text!r}, expected JSON of {_JSON[kind]}")
 
 
 def check(values: Mapping[str, Any], graph: str = GRAPHS[0]) -> None:

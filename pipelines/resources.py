@@ -10,6 +10,7 @@ from typing import Any
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
+from prottune.cluster.objects import GPU
 from prottune.unsent import PLACE_VARIABLE
 
 CONFIG_MAP = "prottune"
@@ -31,7 +32,6 @@ PARALLEL_SHARDS = 8
 """Shards that are answered at once at most, however many there are: GPUs of a cluster are shared."""
 
 SHARED_MEMORY = "2Gi"
-GPU = "nvidia.com/gpu"
 NUM_GPUS = 1
 """GPUs of the pods that train and evaluate; 0 trains on processors."""
 ANY_NODE: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from tiny_model import LABELS, write_tiny_model
 from prottune.deployment.local import LocalDeployment
 from prottune.deployment.settings import DeployConfig
 from prottune.deployment.stage import deploy
-from prottune.errors import ArtifactError, ConfigError, DeploymentError
+from prottune.errors import ArtifactError, DeploymentError
 
 CONFIG = DeployConfig()
 
@@ -57,11 +57,6 @@ def test_a_damaged_model_is_refused_before_a_server_starts(tmp_path: Path) -> No
     (tmp_path / "model").mkdir()
     with pytest.raises(ArtifactError, match=r"no manifest\.json"):
         deploy(str(tmp_path / "model"), CONFIG, "7")
-
-
-def test_a_cluster_is_not_there_yet(tiny_model: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot deploy to a cluster yet; take to=local"):
-        deploy(str(tiny_model), DeployConfig(to="kserve"), "7")
 
 
 @pytest.mark.integration

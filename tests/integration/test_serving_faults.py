@@ -89,8 +89,8 @@ def head(path: str = PREDICT, method: str = "POST", **headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def question(sequence: str = "MKKK") -> bytes:
-    body = json.dumps({"instances": [sequence]}).encode()
+def question(*sequences: str) -> bytes:
+    body = json.dumps({"instances": sequences or ["MKKK"]}).encode()
     return head(content_length=str(len(body))) + body
 
 
@@ -227,7 +227,7 @@ def test_half_open_heads_and_bodies_are_dropped_while_good_requests_are_answered
 
 def test_at_ten_times_its_capacity_it_answers_as_many_and_refuses_the_others_at_once(tmp_path: Path) -> None:
     limits = ["--max-requests", "8", "--queue-seconds", "0.4"]
-    with serving(tmp_path / "log", *limits, delay_seconds=0.05) as slow:
+    with serving(tmp_path / "log", *limits, delay_seconds=0.1) as slow:
 
         async def closed_loop(until: float) -> int:
             num_answered = 0
@@ -292,7 +292,7 @@ def test_a_server_that_is_told_to_end_loses_no_request(tmp_path: Path) -> None:
         lost: list[str] = []
 
         async def end() -> tuple[int, int, float]:
-            clients = [clients_until_refused(ending.port, answers, lost) for _ in range(8)]
+            clients = [clients_until_refused(ending.port, answers, lost) for _ in range(16)]
             running = asyncio.gather(*clients)
             while len(answers) < 20:
                 await asyncio.sleep(0.05)
@@ -318,29 +318,34 @@ def test_a_server_that_is_told_to_end_loses_no_request(tmp_path: Path) -> None:
 
 
 def test_what_was_begun_at_the_end_is_answered_and_what_takes_too_long_is_told_so(tmp_path: Path) -> None:
-    limits = ["--settle-seconds", "0", "--drain-seconds", "2"]
-    with serving(tmp_path / "log", *limits, delay_seconds=0.7) as ending:
+    limits = ["--settle-seconds", "0", "--drain-seconds", "4"]
+    with serving(tmp_path / "log", *limits, delay_seconds=2.0) as ending:
 
         async def end() -> list[Answer]:
-            asked = [asyncio.create_task(ask(ending.port, question(letters()))) for _ in range(5)]
-            while b"in_house 5" not in await metrics(ending.port):
-                await asyncio.sleep(0.05)
+            asked = [asyncio.create_task(ask(ending.port, question(letters())))]
+            await in_house(ending.port, 1)
+            asked.append(asyncio.create_task(ask(ending.port, question(*(letters() for _ in range(10))))))
+            await in_house(ending.port, 2)
             ending.process.terminate()
             return await asyncio.gather(*asked)
 
-        answers = asyncio.run(end())
-        ending.process.wait(PATIENCE)
-    statuses = sorted(answer.status for answer in answers)
-    assert set(statuses) == {200, 503}
-    assert statuses.count(200) >= 2
+        short, long = asyncio.run(end())
+        assert (short.status, long.status) == (200, 503)
+        assert long.headers["retry-after"] == "1"
+        assert ending.process.wait(PATIENCE) == 1  # the model's thread would go on for 20 s
 
 
-async def metrics(port: int) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(head("/metrics", "GET", connection="close"))
-    text = await asyncio.wait_for(reader.read(), PATIENCE)
-    writer.transport.abort()
-    return re.sub(rb"requests_in_house (\d+)\.0", rb"in_house \1", text)
+async def in_house(port: int, num_requests: int) -> None:
+    """Wait until so many requests are being answered."""
+    words = f"prottune_http_requests_in_house {num_requests}.0".encode()
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head("/metrics", "GET", connection="close"))
+            text = await reader.read()
+            writer.transport.abort()
+            if words in text:
+                return
 
 
 def test_told_twice_it_ends_at_once(tmp_path: Path) -> None:
@@ -353,17 +358,19 @@ def test_told_twice_it_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_killed_it_loses_what_was_begun_and_started_again_it_answers(tmp_path: Path) -> None:
-    with serving(tmp_path / "first", delay_seconds=0.3) as killed:
+    with serving(tmp_path / "first", "--queue-seconds", "100", delay_seconds=1.0) as killed:
 
-        async def kill() -> list[Answer | BaseException]:
-            asked = [asyncio.create_task(ask(killed.port, question(letters()))) for _ in range(3)]
-            await asked[0]
+        async def kill() -> tuple[Answer, list[Answer | BaseException]]:
+            answered = await ask(killed.port, question(letters()))
+            long = question(*(letters() for _ in range(20)))
+            begun = [asyncio.create_task(ask(killed.port, long)) for _ in range(3)]
+            await in_house(killed.port, 3)
             killed.process.kill()
-            return await asyncio.gather(*asked, return_exceptions=True)
+            return answered, await asyncio.gather(*begun, return_exceptions=True)
 
-        first, *others = asyncio.run(kill())
-        assert isinstance(first, Answer)
-        assert all(isinstance(other, OSError | EOFError) for other in others)
+        answered, begun = asyncio.run(kill())
+        assert answered.status == 200
+        assert all(isinstance(each, OSError | EOFError) for each in begun)
         killed.process.wait(PATIENCE)
     with serving(tmp_path / "second", port=killed.port) as again:
         assert asyncio.run(ask(again.port, question())).status == 200

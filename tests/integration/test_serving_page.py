@@ -19,7 +19,8 @@ from chromium import PROGRAM, Browser, browser, is_installed
 from tiny_model import write_tiny_model
 
 from prottune.model.attribution import Attribution
-from prottune.prediction import table_schema
+from prottune.prediction.tables import table_schema
+from prottune.serving.guard import Guard
 from prottune.serving.page import MAX_PROTEINS
 from prottune.serving.predictor import LocationPredictor
 from prottune.serving.routes import application
@@ -124,7 +125,7 @@ def server(letters: LettersPredictor) -> Iterator[tuple[Front, str]]:
     config = ServeConfig(max_residues=120)
     model = LocationPredictor(letters, config, "7", attribute=attribute)
     model.load()
-    front = Front(application(model, config))
+    front = Front(Guard(application(model, config), config))
     with running(front) as address:
         yield front, address
     asyncio.run(model.close())
@@ -228,6 +229,8 @@ def test_what_was_read_of_a_cut_protein_is_said_where_the_server_tells_it(tab: B
 
 
 def test_one_bare_sequence_and_a_final_stop_are_taken(tab: Browser) -> None:
+    (card,) = predict(tab, "  >P1 indented\n  KKK\n")
+    assert (card["name"], card["ranking"][0][0]) == ("P1", "Nucleus")
     (card,) = predict(tab, " kkkkkk\n KK* \n")
     assert card["name"] == "sequence"
     assert "8 residues" in card["text"]

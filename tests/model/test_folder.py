@@ -147,3 +147,20 @@ def test_weights_of_another_shape_are_refused(tmp_path):
         path.write_text(json.dumps(settings))
     with pytest.raises(ArtifactError, match=r"weights do not fit config.json"):
         load_model(tmp_path / "model")
+
+
+def test_loading_makes_no_random_weights_first(tmp_path, head):
+    folder = write_model(tmp_path / "model", small_model(head))
+    before = torch.get_rng_state()
+    load_model(folder)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_who_changes_the_file_later_does_not_change_the_model(tmp_path, head):
+    folder = write_model(tmp_path / "model", small_model(head))
+    loaded, _ = load_model(folder)
+    expected = logits(loaded)
+    with (folder / WEIGHTS_FILE).open("r+b") as file:
+        file.seek(file.seek(0, 2) // 2)
+        file.write(b"\xff" * 1000)
+    assert torch.equal(logits(loaded), expected)

@@ -35,8 +35,8 @@ def test_compile_writes_the_committed_graph(tmp_path: Path, capsys: pytest.Captu
     ("words", "line"),
     [
         (
-            ["submit"],
-            "error: unknown verb 'submit'; `python -m pipelines --help` lists them",
+            ["upload"],
+            "error: unknown verb 'upload'; `python -m pipelines --help` lists them",
         ),
         (["run"], "error: missing --source; `python -m pipelines run --help` lists all"),
         (["run", "guess"], "error: unknown graph 'guess'; expected one of finetune, predict"),

@@ -45,6 +45,7 @@ NOT_OFFERED = {
     "keep_checkpoints": "two: the newest, and the one before it if the newest is damaged",
     "rank_timeout_seconds": "a guard, not a choice",
     "max_known_share": "a guard: of the records that a model was trained from it knows no test protein",
+    "explained_mistakes": "pictures of the page; prottune explain makes them for any protein",
     "num_bootstraps": "1000 resamples serve two digits; nobody should report fewer",
     "bootstrap_seed": "an interval does not depend on it in the digits shown",
     "max_location_loss": "a guard, wide on purpose; max_loss_to_champion is the choice",
@@ -52,6 +53,12 @@ NOT_OFFERED = {
     "max_calibration_error": "a guard: temperature is fitted, so more than this is a fault",
     "max_probability_difference": "what bf16 serving may differ by; more is a fault",
     "ready_timeout_seconds": "a guard, not a choice",
+    "rollout_seconds": "a guard, not a choice",
+    "cpu": "goes with the image and the kind of model: the ServingRuntime of manifests/ says it",
+    "memory": "goes with cpu",
+    "namespace": "a run serves in its own namespace, where its account has rights",
+    "service_account": "comes with manifests/, as the name here does",
+    "endpoint": "KServe tells it; for who deploys from outside the cluster",
 }
 NOT_OFFERED_IN_PREDICT = {
     "max_megabytes": "a guard, not a choice",

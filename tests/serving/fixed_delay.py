@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +41,6 @@ class SlowLetters(LettersPredictor):
 if __name__ == "__main__":
     arguments = parse_flags(Arguments, sys.argv[1:], "fixed_delay", "Serve a slow model.")
     set_up_logging()
-    warnings.filterwarnings("ignore", "ORJSONResponse is deprecated")
     model = LocationPredictor(SlowLetters(arguments.delay_seconds), arguments.config, "1")
     model.load()
     with bound_socket(arguments.config) as listener:

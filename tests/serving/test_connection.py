@@ -331,14 +331,14 @@ def test_a_wish_for_another_protocol_is_passed_over_and_the_body_is_not_lost(siz
     on_uvicorns_loop(test)
 
 
-def test_at_the_end_idle_connections_close_and_a_head_that_has_begun_is_answered() -> None:
+def test_at_the_end_idle_connections_close_and_who_has_begun_or_just_come_is_answered() -> None:
     async def test() -> None:
         async with serving(ServeConfig()) as server:
-            idle, begun = await server.connect(), await server.connect()
+            idle, begun, just_there = [await server.connect() for _ in range(3)]
             await idle.send(POST % 2 + b"{}")
             await idle.answer()
             await begun.send(b"POST /pre")
-            while not any(connection._in_head for connection in server.state.connections):
+            while sorted(each._in_head for each in server.state.connections) != [False, False, True]:
                 await asyncio.sleep(0.01)
             server.guard.draining = True
             for connection in list(server.state.connections):
@@ -347,6 +347,8 @@ def test_at_the_end_idle_connections_close_and_a_head_that_has_begun_is_answered
             await begun.send((POST % 2 + b"{}").removeprefix(b"POST /pre"))
             status, headers, _ = await begun.answer()
             assert (status, headers["connection"]) == (200, "close")
+            await just_there.send(POST % 2 + b"{}")
+            assert (await just_there.answer())[1]["connection"] == "close"
             assert await begun.is_closed()
 
     on_uvicorns_loop(test)

@@ -7,12 +7,14 @@ import hashlib
 import json
 import re
 from importlib import resources
+from pathlib import Path
 
 import pytest
 from letters import LettersPredictor
 from starlette.testclient import TestClient
 
 from prottune.explanation import STRETCH_RESIDUES
+from prottune.serving.guard import Guard
 from prottune.serving.page import MAX_PROTEINS, page
 from prottune.serving.predictor import LocationPredictor
 from prottune.serving.routes import application
@@ -87,3 +89,14 @@ def test_the_endpoint_shows_its_page_unless_told_not_to(is_wanted: bool, status:
     response = TestClient(app).get("/")
     assert response.status_code == status
     assert (response.text == CONTENT) is is_wanted
+
+
+def test_a_browser_gets_the_page_without_a_token_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("open-sesame-0123456789")
+    config = ServeConfig(token_file=str(tmp_path / "token"))
+    model = LocationPredictor(LettersPredictor(), config, "7")
+    client = TestClient(Guard(application(model, config), config))
+    response = client.get("/")
+    assert (response.status_code, response.text) == (200, CONTENT)
+    assert response.headers.get_list("content-security-policy") == [HEADERS["content-security-policy"]]
+    assert client.post("/v1/models/prottune:predict").status_code == 401

@@ -9,18 +9,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 import httpx
 
-from prottune.deployment.endpoint import Endpoint
+from prottune.deployment.endpoint import Endpoint, is_answering
 from prottune.deployment.settings import DeployConfig
 from prottune.errors import DeploymentError
 
-_READY_PATH = "/v2/models/prottune/ready"
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 20.0
 _LAST_WORDS = 5
@@ -37,24 +36,35 @@ class LocalDeployment:
 
         Raises: DeploymentError with the server's last words if it dies or is not ready in time.
         """
-        begun = time.monotonic()
-        with tempfile.TemporaryFile() as log:
-            child = _start(folder, model_version, log)
-            try:
-                url = _wait_until_ready(child, log, begun + config.ready_timeout_seconds)
-                yield Endpoint(url, time.monotonic() - begun, still_running=False)
-            finally:
-                _stop(child)
+        # It takes a free port itself, so no other program can race for it.
+        command = [sys.executable, "-m", "prottune.serving", "--model", str(folder)]
+        command += ["--host", "127.0.0.1", "--port", "0", "--settle-seconds", "0"]
+        command += [f"--model-version={model_version}"]
+        with running([*command, "--stop-at-end-of-input"], config.ready_timeout_seconds) as endpoint:
+            yield endpoint
 
 
-def _start(folder: Path, model_version: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start the server in a session of its own. It takes a free port itself, so no other program can race
-    for it, and ends when our end of its standard input closes, even if we are killed."""
-    command = [sys.executable, "-m", "prottune.serving", "--model", str(folder)]
-    command += ["--host", "127.0.0.1", "--port", "0", "--settle-seconds", "0"]
-    command += [f"--model-version={model_version}"]
+@contextmanager
+def running(command: Sequence[str], ready_timeout_seconds: float) -> Iterator[Endpoint]:
+    """Run a server that says where it listens; yield it once its model is ready, stop it at the end.
+
+    Raises: DeploymentError with the server's last words if it dies or is not ready in time.
+    """
+    begun = time.monotonic()
+    with tempfile.TemporaryFile() as log:
+        child = _start(command, log)
+        try:
+            url = _wait_until_ready(child, log, begun + ready_timeout_seconds)
+            yield Endpoint(url, time.monotonic() - begun, still_running=False)
+        finally:
+            _stop(child)
+
+
+def _start(command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start the server in a session of its own. It can end when our end of its standard input closes, even
+    if we are killed."""
     return subprocess.Popen(
-        [*command, "--stop-at-end-of-input"],
+        list(command),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=log,
@@ -67,21 +77,14 @@ def _wait_until_ready(child: subprocess.Popen[bytes], log: IO[bytes], deadline: 
         while time.monotonic() < deadline:
             if (code := child.poll()) is not None:
                 raise DeploymentError(f"the server ended with exit code {code}: {_last_words(log)}")
-            if (url := _announced_address(log)) and _is_ready(client, url):
+            if (url := _announced_address(log)) and is_answering(client, url):
                 return url
             time.sleep(_POLL_SECONDS)
     raise DeploymentError(f"the server was not ready in time; its last words: {_last_words(log)}")
 
 
-def _is_ready(client: httpx.Client, url: str) -> bool:
-    try:
-        return client.get(url + _READY_PATH).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
-
-
 def _announced_address(log: IO[bytes]) -> str:
-    found = re.search(r"listening on (http://[\d.:]+)\n", _text(log))
+    found = re.search(r"(?:listening|running) on (http://[\d.]+:\d+)\D", _text(log))
     return found.group(1) if found else ""
 
 

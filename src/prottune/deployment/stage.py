@@ -17,10 +17,11 @@ from prottune.storage import fetch_folder, s3_uri
 def deploy(model_uri: str, config: DeployConfig, model_version: str) -> DeployReport:
     """Serve a model, ask it its golden sequences, and say how it answered.
 
-    A local endpoint is stopped after the check. `model_version` is what every answer must carry.
+    A local endpoint is stopped after the check; in a cluster the model serves from then on, or what served
+    before it serves again. `model_version` is what every answer must carry.
 
     Raises: ArtifactError if the model is missing or damaged; DeploymentError if its endpoint does not become
-        ready or answers otherwise than the model did when it was made.
+        ready or answers otherwise than the model did when it was made; ClusterError if the cluster is away.
     """
     with tempfile.TemporaryDirectory(prefix="prottune-deploy-") as scratch:
         folder = fetch_folder(s3_uri(model_uri), Path(scratch) / "model")

@@ -34,7 +34,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # so that we are told when an answer is not taken at once
-        self._in_head = self._is_refused = False
+        self._has_begun = self._in_head = self._is_refused = False
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -69,7 +69,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
+        self._has_begun = self._in_head = True
         self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
@@ -83,9 +83,16 @@ class Connection(HttpToolsProtocol):
             super().on_message_complete()
 
     def shutdown(self) -> None:
-        """At the end of the server a head that has begun to come is still waited for, within its deadline."""
-        if not self._in_head:
+        """At the end of the server a head that has begun is waited for, within its deadline, and whoever has
+        just connected is given a moment to begin."""
+        if not self._has_begun:
+            self.loop.call_later(LINGER_SECONDS, self._close_unless_begun)
+        elif not self._in_head:
             super().shutdown()
+
+    def _close_unless_begun(self) -> None:
+        if not self._has_begun:
+            self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -20,6 +20,9 @@ READINESS = {"/v1/models/{model_name}", "/v2/models/{model_name}/ready", "/v2/he
 EXEMPT = READINESS | {"/v2/health/live", "/metrics"}
 """Asked by probes and by Prometheus, which bring no token and must be answered however full the house is."""
 
+WITHOUT_TOKEN = EXEMPT | {"/"}
+"""The page holds no secret, and a browser that opens it cannot bring a token: its script asks the person."""
+
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -36,8 +39,8 @@ _SMALL_BYTES, _SMALL_SECONDS = 64 * 1024, 0.05
 _LINGER_BYTES = 512 * 1024
 
 LINGER_SECONDS = 1.0
-"""How long a refused connection is left open: closed at once, the bytes under way would be answered by a
-reset, which may overtake the refusal."""
+"""How long a connection that shall be closed is left open: the bytes under way to a closed one are answered
+by a reset, which may overtake what was sent before."""
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours

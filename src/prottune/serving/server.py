@@ -14,6 +14,8 @@ a person at a terminal, so nothing settles then. A second TERM or INT ends the p
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 import os
 import resource
@@ -117,10 +119,30 @@ class _Server(uvicorn.Server):
         self._guard.draining = True
         _log.info("ending: %d s for those who send to hear of it", self._settle_seconds)
         await asyncio.sleep(self._settle_seconds)
+        await self._stop_accepting(sockets or [])
         left = self._drain_seconds - self._config.settle_seconds
         others = [self._grpc.stop(left)] if self._grpc else []
         await asyncio.gather(super().shutdown(sockets), *others)
         await self._model.close()
+
+    async def _stop_accepting(self, listeners: list[socket.socket]) -> None:
+        """Take in those who wait at the door while it closes, whom the system would reset."""
+        waiting = []
+        for listener in listeners:
+            listener.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    waiting.append(listener.accept()[0])
+        for server in self.servers:
+            server.close()
+        take = functools.partial(  # as uvicorn's own startup makes them
+            connections_within(self._config),
+            config=self.config,  # type: ignore[call-arg] # of the class inside
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(take, connection)
 
 
 def _end() -> None:

@@ -68,7 +68,7 @@ class ServeConfig:
     """The first part of it, at TERM only: new requests are still answered, because those who send them need a
     moment to hear that this server goes; 0: nobody does."""
     token_file: str = ""
-    """File with a token that every request but those for health and metrics must bring, as in
+    """File with a token that every request but those for health, metrics and the page must bring, as in
     `Authorization: Bearer TOKEN`; empty: nobody is asked."""
     page: bool = True
     """Whether GET / is a page to paste proteins into."""

@@ -15,7 +15,7 @@ function readProteins(text, maxProteins) {
   if (lines.every((line) => line.trim() === "")) {
     throw new FastaError(1, "there is no protein yet; paste one, or try the example.");
   }
-  const proteins = lines.some((line) => line.startsWith(">")) ? readRecords(lines) : [readBareSequence(lines)];
+  const proteins = lines.some(isHeader) ? readRecords(lines) : [readBareSequence(lines)];
   if (proteins.length > maxProteins) {
     throw new FastaError(
       proteins[maxProteins].line,
@@ -29,8 +29,8 @@ function readProteins(text, maxProteins) {
 function readRecords(lines) {
   const proteins = [];
   lines.forEach((line, place) => {
-    if (line.startsWith(">")) {
-      proteins.push({ ...readHeader(line, place + 1), sequence: "", line: place + 1 });
+    if (isHeader(line)) {
+      proteins.push({ ...readHeader(line.trimStart(), place + 1), sequence: "", line: place + 1 });
     } else if (proteins.length > 0) {
       proteins.at(-1).sequence += line.replace(/\s/g, "");
     } else if (line.trim() !== "") {
@@ -42,6 +42,11 @@ function readRecords(lines) {
     throw new FastaError(empty.line, `${empty.name} has no sequence. Put its residues below the header.`);
   }
   return proteins;
+}
+
+/** A pasted text may be indented as a whole. */
+function isHeader(line) {
+  return line.trimStart().startsWith(">");
 }
 
 function readHeader(line, number) {

@@ -1,0 +1,129 @@
+"""Send a graph to Kubeflow Pipelines, start a run of it, and follow the run if asked to."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines.backend import Backend, BackendFlags
+from pipelines.compiling import compiled
+from pipelines.parameters import check
+from prottune.errors import ConfigError, ServiceError
+from prottune.storage import s3_uri
+
+ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
+POLL_SECONDS = 5.0
+PATIENCE_SECONDS = 300.0
+"""So long may the server be silent before a run is followed no further; the run itself goes on."""
+_IN_REACH_OF_A_POD = ("s3://", "http://", "https://")
+_GROUPS = ("root", "-driver")
+"""Names, or ends of names, of tasks that are KFP's own: the graph itself and the drivers of its steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitFlags(BackendFlags):
+    """Where a run goes and how it is called."""
+
+    experiment: str = "prottune"
+    """Experiment that the run belongs to; made if it is not there."""
+    run_name: str = ""
+    """Name of the run; empty: the graph and the time."""
+    service_account: str = "prottune-run"
+    """Account of the run's pods; manifests/ makes it."""
+    wait: bool = False
+    """Follow the run until it ends, and end with its result."""
+
+
+def submit(graph: str, flags: SubmitFlags, values: Mapping[str, Any]) -> int:
+    """Start a run of a graph with these parameters; returns the exit code.
+
+    Raises: ConfigError for parameters that a stage would refuse, before anything is sent; ServiceError if
+        the server does not answer or, when followed, the run fails.
+    """
+    check_for_pods(graph, values)
+    backend = Backend(flags)
+    version = backend.version_of(compiled(graph))
+    name = flags.run_name or f"{graph} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    experiment = backend.experiment(flags.experiment)
+    run_id = backend.start(version, experiment, name, values, flags.service_account)
+    print(f"{'uploaded' if version.is_new else 'already there'}: version {version.name} of the graph")
+    print(f"run {name}: {backend.run_page(run_id)}")
+    if flags.wait:
+        _tell(follow(backend, run_id), name)
+    return 0
+
+
+def check_for_pods(graph: str, values: Mapping[str, Any]) -> None:
+    """Refuse what a stage would refuse, and addresses that a pod cannot reach.
+
+    Raises: ConfigError.
+    """
+    check(values, graph)
+    for name in ("source", "checkpoints"):
+        address = str(values.get(name) or "")
+        if address and not s3_uri(address).startswith(_IN_REACH_OF_A_POD):
+            raise ConfigError(
+                f"{name}={address!r}: a pod cannot read that; give an s3:// or https:// address"
+            )
+
+
+def follow(backend: Backend, run_id: str) -> Any:
+    """Print every step's state as it changes; returns the run when it has ended.
+
+    Raises: ServiceError if the server is silent for minutes.
+    """
+    shown: dict[str, str] = {}
+    heard = time.monotonic()
+    while True:
+        try:
+            run = backend.run(run_id)
+        except ServiceError as error:
+            if time.monotonic() - heard > PATIENCE_SECONDS:
+                raise ServiceError(f"{error}; the run itself goes on: {backend.run_page(run_id)}") from None
+        else:
+            heard = time.monotonic()
+            for line in _changes(run, shown):
+                print(line, flush=True)
+            if run.state in ENDED:
+                return run
+        time.sleep(POLL_SECONDS)
+
+
+def _changes(run: Any, shown: dict[str, str]) -> list[str]:
+    details = run.run_details.task_details if run.run_details else None
+    lines = []
+    for task in details or []:
+        name, state = str(task.display_name), str(task.state or "")
+        if not state or name.endswith(_GROUPS) or shown.get(task.task_id) == state:
+            continue
+        shown[task.task_id] = state
+        lines.append(f"  {name}: {state.lower()}{_duration(task)}")
+    return lines
+
+
+def _duration(task: Any) -> str:
+    if task.state not in ENDED or not task.start_time or not task.end_time:
+        return ""
+    seconds = (task.end_time - task.start_time).total_seconds()
+    return f" after {seconds:.0f} s" if seconds >= 1 else ""
+
+
+def _tell(run: Any, name: str) -> None:
+    """Say how a run ended.
+
+    Raises: ServiceError, with the steps that failed, if it did not end well.
+    """
+    if run.state in ("SUCCEEDED", "SKIPPED"):
+        print(f"run {name}: {run.state.lower()}")
+        return
+    details = (run.run_details.task_details if run.run_details else None) or []
+    failed = [
+        f"{task.display_name} ({task.error.message})"
+        if task.error and task.error.message
+        else task.display_name
+        for task in details
+        if task.state == "FAILED" and not str(task.display_name).endswith(_GROUPS)
+    ]
+    why = f": {', '.join(failed)}" if failed else ""
+    raise ServiceError(f"run {name} {run.state.lower()}{why}")

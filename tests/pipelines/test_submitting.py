@@ -1,0 +1,202 @@
+"""Runs sent to a small Kubeflow Pipelines server over its REST API, by kfp's own client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_kfp
+
+from pipelines import submitting
+from pipelines.__main__ import main
+from pipelines.compiling import compiled
+from prottune.errors import ConfigError, ServiceError
+
+STEPS = [("1", "ingest"), ("2", "train"), ("3", "train-driver"), ("4", "root")]
+
+
+@pytest.fixture
+def backend() -> Iterator[small_kfp.Backend]:
+    with small_kfp.running(small_kfp.Backend()) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(submitting, "POLL_SECONDS", 0.0)
+    monkeypatch.setenv("HOME", str(tmp_path))  # kfp's client reads a context file from there
+    for name in ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_UI_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def submit(backend: small_kfp.Backend, *words: str) -> int:
+    return main(["submit", "--host", backend.url, "--source", "s3://bucket/deeploc.fasta", *words])
+
+
+def details(**states: str) -> dict[str, Any]:
+    tasks = [
+        {"task_id": number, "display_name": name, "state": states[name.replace("-", "_")]}
+        for number, name in STEPS
+        if name.replace("-", "_") in states
+    ]
+    return {"run_details": {"task_details": tasks}}
+
+
+def test_a_run_gets_the_parameters_that_were_given_and_the_graphs_own_defaults(
+    backend: small_kfp.Backend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert submit(backend, "--epochs", "3", "--experiment", "night", "--run-name", "third") == 0
+    (run,) = backend.runs
+    values = run["runtime_config"]["parameters"]
+    assert (values["source"], values["epochs"], values["head"]) == (
+        "s3://bucket/deeploc.fasta",
+        3,
+        "attention",
+    )
+    assert (run["display_name"], run["service_account"]) == ("third", "prottune-run")
+    assert backend.experiments[0]["display_name"] == "night"
+    said = capsys.readouterr().out
+    assert f"run third: {backend.url}/#/runs/details/{run['run_id']}" in said
+
+
+def test_what_a_pod_is_given_can_be_chosen(backend: small_kfp.Backend) -> None:
+    selector = '{"pool": "gpu"}'
+    tolerations = '[{"key": "nvidia.com/gpu", "operator": "Exists"}]'
+    words = ["--num-gpus", "4", "--node-selector", selector, "--tolerations", tolerations]
+    assert submit(backend, *words, "--torch-image", "registry/prottune-torch@sha256:1") == 0
+    values = backend.runs[0]["runtime_config"]["parameters"]
+    assert values["num_gpus"] == 4
+    assert values["node_selector"] == {"pool": "gpu"}
+    assert values["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+    assert values["torch_image"] == "registry/prottune-torch@sha256:1"
+
+
+def test_equal_content_is_uploaded_once(
+    backend: small_kfp.Backend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert submit(backend) == submit(backend) == 0
+    assert len(backend.pipelines) == len(backend.versions) == 1
+    assert len(backend.runs) == 2
+    assert compiled("finetune").read_bytes() in backend.versions[0]["package"]
+    said = capsys.readouterr().out
+    assert said.count("uploaded: version") == said.count("already there: version") == 1
+
+
+def test_a_version_on_a_later_page_is_found(backend: small_kfp.Backend) -> None:
+    backend.page_size = 2
+    assert submit(backend) == 0
+    for number in range(5):
+        backend.versions.insert(0, backend.versions[-1] | {"display_name": f"other-{number}"})
+    assert submit(backend) == 0
+    assert len(backend.versions) == 6
+
+
+def test_another_graph_is_another_pipeline(backend: small_kfp.Backend) -> None:
+    words = ["submit", "predict", "--host", backend.url, "--source", "s3://bucket/proteome.fasta"]
+    assert main(words) == 0
+    assert backend.pipelines[0]["display_name"] == "prottune-predict"
+    assert backend.runs[0]["runtime_config"]["parameters"]["model"] == "registry"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--head", "median"], "head='median'"),
+        (["--epochs", "many"], "--epochs: got 'many', expected a whole number"),
+        (["--epoch", "3"], "unknown flag --epoch (did you mean --epochs?)"),
+        (["--checkpoints", "/home/me"], "checkpoints='/home/me': a pod cannot read that"),
+        (["--node-selector", "pool=gpu"], "node_selector: got 'pool=gpu', expected JSON of an object"),
+        (["--tolerations", "{}"], "tolerations: got '{}', expected JSON of a list"),
+        (["--token-file", "/nowhere"], "--token-file /nowhere: No such file or directory"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_sent(
+    words: list[str], line: str, backend: small_kfp.Backend
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        submit(backend, *words)
+    assert line in str(refused.value)
+    assert backend.calls == []
+
+
+def test_a_local_file_is_no_source_for_a_pod(backend: small_kfp.Backend) -> None:
+    with pytest.raises(ConfigError, match=r"source='proteins.fasta': a pod cannot read that; give an s3://"):
+        main(["submit", "--host", backend.url, "--source", "proteins.fasta"])
+
+
+def test_a_token_comes_from_a_file_and_goes_with_every_call(
+    backend: small_kfp.Backend, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("abc123\n")
+    assert submit(backend, "--token-file", str(file)) == 0
+    assert {each.removeprefix("Bearer ").removeprefix("Bearer: ") for each in backend.tokens} == {"abc123"}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        (401, ConfigError, "give --token-file"),
+        (403, ConfigError, "give --token-file"),
+        (500, ServiceError, "500"),
+    ],
+)
+def test_a_refusal_of_the_server_is_one_line(
+    status: int, kind: type[Exception], words: str, backend: small_kfp.Backend
+) -> None:
+    backend.refuse = {"POST runs": status}
+    with pytest.raises(kind, match=words) as refused:
+        submit(backend)
+    assert str(refused.value).startswith(f"{backend.url}: run finetune ")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_server_that_wants_to_know_who_asks_says_so_at_once(backend: small_kfp.Backend) -> None:
+    backend.refuse = {"GET": 401}
+    with pytest.raises(ConfigError, match=r"connect: 401 .*give --token-file"):
+        submit(backend)
+    assert backend.calls == ["GET healthz"]
+
+
+def test_nobody_at_the_address_is_one_line() -> None:
+    with pytest.raises(ServiceError, match=r"http://127.0.0.1:9: .*no answer"):
+        main(["submit", "--host", "http://127.0.0.1:9", "--source", "s3://b/k"])
+
+
+def test_a_run_that_is_followed_tells_each_change_once(
+    backend: small_kfp.Backend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend.states = [
+        {"state": "PENDING"},
+        {"state": "RUNNING"} | details(ingest="RUNNING", root="RUNNING"),
+        {"state": "RUNNING"} | details(ingest="SUCCEEDED", train="RUNNING", train_driver="SUCCEEDED"),
+        {"state": "SUCCEEDED"} | details(ingest="SUCCEEDED", train="SUCCEEDED"),
+    ]
+    assert submit(backend, "--wait", "--run-name", "n") == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "  ingest: running",
+        "  ingest: succeeded",
+        "  train: running",
+        "  train: succeeded",
+        "run n: succeeded",
+    ]
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELED"])
+def test_a_run_that_does_not_end_well_ends_the_command_so(state: str, backend: small_kfp.Backend) -> None:
+    backend.states = [{"state": state} | details(ingest="SUCCEEDED", train="FAILED", root="FAILED")]
+    with pytest.raises(ServiceError) as failed:
+        submit(backend, "--wait", "--run-name", "n")
+    assert str(failed.value) == f"run n {state.lower()}: train"
+
+
+def test_a_silent_server_is_waited_for_and_then_given_up_with_the_runs_address(
+    backend: small_kfp.Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.states = [{"state": "RUNNING"}]
+    backend.refuse = {"GET runs": 500}
+    monkeypatch.setattr(submitting, "PATIENCE_SECONDS", 0.05)
+    with pytest.raises(ServiceError, match=r"500 .*; the run itself goes on: http://.*/#/runs/details/"):
+        submit(backend, "--wait")
