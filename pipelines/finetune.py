@@ -13,6 +13,7 @@ from components.news import compare
 from components.registration import promote, register
 from components.tokenization import tokenize
 from components.training import train
+from pipelines.meanings import described
 from pipelines.resources import ANY_NODE, LONG_SECONDS, NO_TOLERATIONS, NUM_GPUS, TRAIN_SECONDS, heavy, light
 from prottune.deployment.settings import DeployConfig
 from prottune.evaluation.settings import EvaluateConfig
@@ -22,6 +23,7 @@ from prottune.training.settings import TrainConfig
 
 
 @dsl.pipeline(name="prottune-finetune", display_name="prottune: fine-tune, judge, serve")
+@described("finetune")
 def finetune(
     source: str,
     labels: str = IngestConfig.labels,

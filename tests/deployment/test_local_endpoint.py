@@ -15,9 +15,11 @@ import psutil
 import pytest
 from tiny_model import LABELS, write_tiny_model
 
+from prottune.cluster import connection
+from prottune.deployment.kserve import KServeDeployment
 from prottune.deployment.local import LocalDeployment
 from prottune.deployment.settings import DeployConfig
-from prottune.deployment.stage import deploy
+from prottune.deployment.stage import _deployment, deploy
 from prottune.errors import ArtifactError, DeploymentError
 
 CONFIG = DeployConfig()
@@ -136,3 +138,14 @@ def test_the_server_binds_this_machine_only_logs_no_sequence_and_drains_at_term(
     assert (line["method"], line["status"]) == ("POST", 200)
     assert line["route"] == "/v1/models/{model_name}:predict"
     assert "MKWW" not in log
+
+
+def test_a_model_goes_to_the_cluster_if_there_is_one_around_and_stays_here_if_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert isinstance(_deployment(DeployConfig()), LocalDeployment)
+    (tmp_path / "token").write_text("of a pod")
+    monkeypatch.setattr(connection, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert isinstance(_deployment(DeployConfig()), KServeDeployment)
+    assert isinstance(_deployment(DeployConfig(to="local")), LocalDeployment)

@@ -160,6 +160,12 @@ def test_image_parameters_default_to_this_version(graph: str) -> None:
     assert parameters["torch_image"]["defaultValue"] == f"prottune-torch:{__version__}"
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_the_form_says_what_each_parameter_means(graph: str) -> None:
+    parameters = graph_of(graph).spec["root"]["inputDefinitions"]["parameters"]
+    assert [name for name, entry in parameters.items() if len(entry.get("description", "")) < 15] == []
+
+
 @pytest.mark.parametrize(("graph", "task"), EVERY_TASK)
 def test_every_task_has_a_time_limit(graph: str, task: str) -> None:
     limit = graph_of(graph).platform(task)["activeDeadlineSeconds"]

@@ -6,16 +6,8 @@ from typing import Any
 import pytest
 
 from pipelines.compiling import GRAPHS
-from pipelines.parameters import (
-    ADDRESSES,
-    CLUSTER_ONLY,
-    RENAMED,
-    SETTINGS,
-    check,
-    field_docs,
-    parameters,
-    run_flags,
-)
+from pipelines.meanings import ADDRESSES, RENAMED, SETTINGS, field_docs
+from pipelines.parameters import CLUSTER_ONLY, check, parameters, run_flags
 from prottune.errors import ConfigError
 from prottune.flags import parse_flags
 from prottune.training.settings import TrainConfig
@@ -142,7 +134,7 @@ def test_run_refuses_a_flag_for_the_cluster() -> None:
         ("epochs", 0, "epochs=0: expected at least 1"),
         ("on_conflict", "maybe", "on_conflict='maybe': expected one of refuse, drop"),
         ("min_gate_proteins", 0, "min_gate_proteins=0"),
-        ("deploy_to", "moon", "to='moon': expected one of local, kserve"),
+        ("deploy_to", "moon", "to='moon': expected one of auto, local, kserve"),
         ("cut", "middle", "cut"),
     ],
 )

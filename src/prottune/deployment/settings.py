@@ -16,8 +16,9 @@ _NAME = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 class DeployConfig:
     """Where a model is served and how strictly its endpoint is checked."""
 
-    to: str = "local"
-    """local (a server on this machine, checked and stopped again), or kserve (a cluster)."""
+    to: str = "auto"
+    """auto (kserve in a pod of a cluster, else local), local (a server on this machine, checked and stopped
+    again), or kserve (a cluster)."""
     max_probability_difference: float = MAX_GOLDEN_DIFFERENCE
     """Largest difference between a golden probability and the endpoint's answer."""
     ready_timeout_seconds: int = 120
@@ -40,8 +41,8 @@ class DeployConfig:
     """Address at which the cluster's endpoint is checked; empty: the one that KServe tells."""
 
     def __post_init__(self) -> None:
-        if self.to not in ("local", "kserve"):
-            raise ConfigError(f"to={self.to!r}: expected one of local, kserve")
+        if self.to not in ("auto", "local", "kserve"):
+            raise ConfigError(f"to={self.to!r}: expected one of auto, local, kserve")
         if not 0 < self.max_probability_difference < 1:
             raise ConfigError(
                 f"max_probability_difference={self.max_probability_difference}: expected between 0 and 1"

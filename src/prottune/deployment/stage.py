@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from prottune.artifacts import read_manifest
+from prottune.cluster.connection import in_cluster
 from prottune.deployment.contract import check_endpoint
 from prottune.deployment.endpoint import Deployment
 from prottune.deployment.kserve import KServeDeployment
@@ -42,4 +43,5 @@ def deploy(model_uri: str, config: DeployConfig, model_version: str) -> DeployRe
 
 
 def _deployment(config: DeployConfig) -> Deployment:
-    return KServeDeployment() if config.to == "kserve" else LocalDeployment()
+    to_cluster = in_cluster() if config.to == "auto" else config.to == "kserve"
+    return KServeDeployment() if to_cluster else LocalDeployment()
