@@ -19,6 +19,7 @@ from pipelines.resources import (
     PREDICT_SECONDS,
     SHORT_SECONDS,
     TRAIN_SECONDS,
+    USER,
 )
 from prottune import __version__
 
@@ -170,6 +171,14 @@ def test_the_form_says_what_each_parameter_means(graph: str) -> None:
 def test_every_task_has_a_time_limit(graph: str, task: str) -> None:
     limit = graph_of(graph).platform(task)["activeDeadlineSeconds"]
     assert limit == str(SECONDS.get(task, SHORT_SECONDS))
+
+
+@pytest.mark.parametrize(("graph", "task"), EVERY_TASK)
+def test_no_step_runs_as_root(graph: str, task: str) -> None:
+    context = graph_of(graph).platform(task)["securityContext"]
+    assert context == {"runAsUser": str(USER), "runAsGroup": str(USER), "runAsNonRoot": True}
+    image = (Path(__file__).parents[2] / "components/Dockerfile").read_text()
+    assert image.count("\nUSER ") == image.count(f"\nUSER {USER}:{USER}\n") > 0
 
 
 @pytest.mark.parametrize(("graph", "task"), EVERY_TASK)
