@@ -46,7 +46,7 @@ FAULTS_SEED ?=
 faults: $(READY) ## kill a training 300 times at random (FAULTS_KILLS, FAULTS_SEED) and compare its end
 	@FAULTS_KILLS=$(FAULTS_KILLS) FAULTS_SEED=$(FAULTS_SEED) $(BIN)/python -m pytest -q -m integration tests/faults
 
-compile: $(READY) ## rewrite pipelines/compiled from the graph
+compile: $(READY) ## rewrite pipelines/compiled from the graphs
 	@$(BIN)/python -m pipelines compile
 
 bench: $(READY) ## benchmarks, each beside a peer in the same run (BENCH="--quick" is shorter)

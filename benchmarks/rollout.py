@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.served import Sizes, write_served_model
-from prottune.deployment.rollout import Rollout, rolling
+from prottune.deployment.local_rollout import Rollout, rolling
 from prottune.deployment.settings import DeployConfig
 from prottune.errors import DeploymentError
 from prottune.model.folder import WEIGHTS_FILE

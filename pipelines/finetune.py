@@ -13,6 +13,7 @@ from components.news import compare
 from components.registration import promote, register
 from components.tokenization import tokenize
 from components.training import train
+from pipelines.meanings import described
 from pipelines.resources import ANY_NODE, LONG_SECONDS, NO_TOLERATIONS, NUM_GPUS, TRAIN_SECONDS, heavy, light
 from prottune.deployment.settings import DeployConfig
 from prottune.evaluation.settings import EvaluateConfig
@@ -22,6 +23,7 @@ from prottune.training.settings import TrainConfig
 
 
 @dsl.pipeline(name="prottune-finetune", display_name="prottune: fine-tune, judge, serve")
+@described("finetune")
 def finetune(
     source: str,
     labels: str = IngestConfig.labels,
@@ -50,6 +52,8 @@ def finetune(
     max_loss_to_champion: float = EvaluateConfig.max_loss_to_champion,
     min_gate_proteins: int = EvaluateConfig.min_gate_proteins,
     deploy_to: str = DeployConfig.to,
+    replicas: int = DeployConfig.replicas,
+    serving_gpus: int = DeployConfig.serving_gpus,
     light_image: str = LIGHT_IMAGE,
     torch_image: str = TORCH_IMAGE,
     num_gpus: int = NUM_GPUS,
@@ -65,6 +69,7 @@ def finetune(
     lasts = {"epochs": epochs, "patience": patience, "tokens_per_batch": tokens_per_batch}
     runs_on = {"precision": precision, "num_processes": num_processes, "num_nodes": num_nodes}
     train_settings = start | learns | weighs | rates | lasts | runs_on
+    serves = {"deploy_to": deploy_to, "replicas": replicas, "serving_gpus": serving_gpus}
     gpu_pod: dict[str, Any] = {
         "num_gpus": num_gpus,
         "node_selector": node_selector,
@@ -102,7 +107,8 @@ def finetune(
                 report, settings = verdict.outputs["report"], news.outputs["digest"]
                 entry = light(register(model=model, report=report, settings=settings), light_image)
                 version = entry.outputs["Output"]
-                endpoint = light(deploy(model=model, version=version, deploy_to=deploy_to), light_image)
+                endpoint = deploy(model=model, version=version, **serves)
+                light(endpoint, light_image, LONG_SECONDS)
                 champion = promote(version=version, compared_with=verdict.outputs["champion_version"])
                 light(champion, light_image).after(endpoint)
             with dsl.Else(name="not good enough"):

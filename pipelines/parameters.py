@@ -1,56 +1,20 @@
 """The graph's parameters as flags of `python -m pipelines run`, checked before anything starts."""
 
-import ast
 import contextlib
 import inspect
 import json
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
-from itertools import pairwise
 from typing import Annotated, Any, get_origin
 
 import tyro
 
 from pipelines.compiling import GRAPHS
 from pipelines.finetune import finetune
+from pipelines.meanings import IN_A_CLUSTER, RENAMED, SETTINGS, meanings
 from pipelines.predict import predict
-from prottune.deployment.settings import DeployConfig
 from prottune.errors import ConfigError
-from prottune.evaluation.settings import EvaluateConfig
-from prottune.ingestion.settings import IngestConfig
-from prottune.prediction.settings import MergeConfig, PredictConfig, ReadConfig, SplitConfig
-from prottune.tokenization import TokenizeConfig
-from prottune.training.settings import TrainConfig
 
-SETTINGS: dict[str, tuple[type[Any], ...]] = {
-    "finetune": (IngestConfig, TokenizeConfig, TrainConfig, EvaluateConfig, DeployConfig),
-    "predict": (ReadConfig, SplitConfig, PredictConfig, MergeConfig),
-}
-"""Graph -> where its settings live, in the order of its stages."""
-
-RENAMED = {"deploy_to": "to"}
-"""Pipeline parameter -> setting, where the setting's own name says too little in a list of twenty."""
-
-ADDRESSES = {
-    "finetune": {
-        "source": "File, folder, http(s):// or s3:// address of the labelled proteins.",
-        "checkpoints": "Folder or s3:// prefix of all runs' checkpoints; empty: each run's own folder.",
-    },
-    "predict": {
-        "source": "File, http(s):// or s3:// address of the proteins, FASTA; .gz is unpacked.",
-        "model": "registry (the model that serves now), or a model's folder or s3:// address.",
-    },
-}
-"""Parameters that say where things lie -> what they mean to who runs the graph here; no stage's settings."""
-
-IN_A_CLUSTER = {
-    "light_image": "Image of the steps without torch.",
-    "torch_image": "Image of the steps with torch.",
-    "num_gpus": "GPUs of a pod that computes; 0 computes on processors.",
-    "node_selector": 'Labels of the nodes that compute, as JSON: {"pool": "gpu"}.',
-    "tolerations": "Taints that pods which compute tolerate, as JSON: a list as in a pod.",
-}
 CLUSTER_ONLY = tuple(IN_A_CLUSTER)
 """Parameters that say nothing on a laptop."""
 
@@ -88,14 +52,12 @@ def values_of(flags: Any, graph: str) -> dict[str, Any]:
 
 
 def _flags(graph: str, names: Sequence[str], base: type[Any]) -> type[Any]:
-    help_of = ADDRESSES[graph] | IN_A_CLUSTER
-    for settings in SETTINGS[graph]:
-        help_of |= field_docs(settings)
+    help_of = meanings(graph)
     entries: list[tuple[str, Any, Any]] = []
     for name in names:
         parameter = parameters(graph)[name]
         is_json = get_origin(parameter.annotation) in _JSON
-        hint = tyro.conf.arg(help=help_of[RENAMED.get(name, name)])
+        hint = tyro.conf.arg(help=help_of[name])
         kind: Any = str if is_json else parameter.annotation
         described = Annotated[kind, hint]
         default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
@@ -119,18 +81,6 @@ def check(values: Mapping[str, Any], graph: str = GRAPHS[0]) -> None:
     settings = {RENAMED.get(name, name): value for name, value in values.items()}
     for kind in SETTINGS[graph]:
         kind(**{entry.name: settings[entry.name] for entry in fields(kind) if entry.name in settings})
-
-
-def field_docs(kind: type[Any]) -> dict[str, str]:
-    """The string under each field of a dataclass, in one line."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-    statements = body.body if isinstance(body, ast.ClassDef) else []
-    found = {}
-    for entry, below in pairwise(statements):
-        match entry, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = " ".join(text.split())
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)

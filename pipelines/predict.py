@@ -6,6 +6,7 @@ from kfp import dsl
 
 from components import LIGHT_IMAGE, TORCH_IMAGE, prediction
 from components.registration import choose
+from pipelines.meanings import described
 from pipelines.resources import (
     ANY_NODE,
     LONG_SECONDS,
@@ -21,6 +22,7 @@ from prottune.registration import FROM_REGISTRY
 
 
 @dsl.pipeline(name="prottune-predict", display_name="prottune: label a proteome")
+@described("predict")
 def predict(
     source: str,
     model: str = FROM_REGISTRY,

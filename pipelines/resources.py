@@ -10,6 +10,7 @@ from typing import Any
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
+from prottune.cluster.objects import GPU
 from prottune.unsent import PLACE_VARIABLE
 
 CONFIG_MAP = "prottune"
@@ -18,6 +19,9 @@ SECRET = "prottune-s3"  # noqa: S105 - its name, not its content
 FROM_SECRET = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 PIPELINE_RUN_LABEL = "metadata.labels['pipeline/runid']"
 """Label that KFP puts on every pod of a run."""
+
+USER = 65532
+"""Number of the user that every container runs as; the images know no other, and root is none of them."""
 
 NUM_RETRIES = 2
 BACKOFF = "30s"
@@ -31,7 +35,6 @@ PARALLEL_SHARDS = 8
 """Shards that are answered at once at most, however many there are: GPUs of a cluster are shared."""
 
 SHARED_MEMORY = "2Gi"
-GPU = "nvidia.com/gpu"
 NUM_GPUS = 1
 """GPUs of the pods that train and evaluate; 0 trains on processors."""
 ANY_NODE: dict[str, Any] = {}
@@ -72,6 +75,7 @@ def _every(task: PipelineTask, image: str, seconds: int) -> None:
     task.set_caching_options(False)  # KFP's keys are strings, not contents: a changed file would be missed
     task.set_retry(NUM_RETRIES, backoff_duration=BACKOFF, backoff_factor=2.0)
     kubernetes.set_timeout(task, seconds)
+    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     from_map, from_secret = {name: name for name in FROM_CONFIG_MAP}, {name: name for name in FROM_SECRET}
     kubernetes.use_config_map_as_env(task, CONFIG_MAP, from_map, optional=True)
     kubernetes.use_secret_as_env(task, SECRET, from_secret, optional=True)

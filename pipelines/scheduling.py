@@ -6,7 +6,7 @@ A file holds one schedule:
     graph: finetune                # or predict
     cron: "0 30 2 * * *"           # second minute hour day month weekday, in the server's time (UTC)
     experiment: prottune
-    parameters: {source: s3://prottune/data/deeploc1.fasta, deploy_to: kserve}
+    parameters: {source: s3://prottune/data/deeploc1.fasta}
 
 Kubeflow Pipelines cannot change a recurring run and takes two of one name. So the hash of all that decides a
 schedule stands in its description: one that is there unchanged is left alone, another is made anew.

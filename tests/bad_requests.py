@@ -59,6 +59,23 @@ _JSON = st.recursive(
 )
 
 
+# Made once: a strategy that is made for every draw takes longer than the request.
+_RIGHT = st.sampled_from([(path, json.dumps(body)) for path, body in RIGHT])
+_TIMES = st.integers(1, 3)
+_ANYWHERE = st.integers(0, 9999)
+_CUT = st.sampled_from([0, 0, 1, 2, 5, 20])
+_SPLINTER = st.sampled_from([b"", *_SPLINTERS])
+_FAULT = st.sampled_from(["replace", "replace", "take out", "add"])
+_KEY = st.sampled_from(_KEYS)
+_YES_OR_NO = st.booleans()
+_BYTES = st.binary(max_size=60)
+_ROWS = st.lists(st.binary(max_size=8), max_size=3)
+_SIZE = st.just("right") | st.integers(-2, 40) | _JSON
+_LENGTH = st.just("right") | st.integers(-5, 400).map(str) | st.text("0123456789 -x", max_size=9)
+_PATH = st.sampled_from([PREDICT, INFER, EXPLAIN])
+_DOCUMENT = _JSON | st.dictionaries(st.sampled_from(["instances", "inputs", "id"]), _JSON, max_size=3)
+
+
 def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The path of every part of a JSON value but the whole."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -68,25 +85,25 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @st.composite
 def _splintered(draw: st.DrawFn) -> Request:
     """A right body with some bytes cut out or put in."""
-    path, document = draw(st.sampled_from(RIGHT))
-    body = json.dumps(document).encode()
-    for _ in range(draw(st.integers(1, 3))):
-        start = draw(st.integers(0, len(body)))
-        end = start + draw(st.sampled_from([0, 0, 1, 2, 5, 20]))
-        body = body[:start] + draw(st.just(b"") | st.sampled_from(_SPLINTERS)) + body[end:]
+    path, text = draw(_RIGHT)
+    body = text.encode()
+    for _ in range(draw(_TIMES)):
+        start = draw(_ANYWHERE) % (len(body) + 1)
+        body = body[:start] + draw(_SPLINTER) + body[start + draw(_CUT) :]
     return Request(path, body)
 
 
 @st.composite
 def _misfilled(draw: st.DrawFn) -> Request:
     """A right body in which one part is replaced or taken out, or has a part too many."""
-    path, right = draw(st.sampled_from(RIGHT))
-    document = json.loads(json.dumps(right))
-    *way, last = draw(st.sampled_from(_places(document)))
+    path, text = draw(_RIGHT)
+    document = json.loads(text)
+    places = _places(document)
+    *way, last = places[draw(_ANYWHERE) % len(places)]
     part = document
     for key in way:
         part = part[key]
-    match draw(st.sampled_from(["replace", "replace", "take out", "add"])):
+    match draw(_FAULT):
         case "replace":
             part[last] = draw(_JSON)
         case "take out":
@@ -94,43 +111,36 @@ def _misfilled(draw: st.DrawFn) -> Request:
         case "add" if isinstance(part, list):
             part.append(draw(_JSON))
         case "add":
-            part[draw(st.sampled_from(_KEYS))] = draw(_JSON)
+            part[draw(_KEY)] = draw(_JSON)
     return Request(path, json.dumps(document).encode())
 
 
 @st.composite
 def _made_up(draw: st.DrawFn) -> Request:
     """Any JSON, often with the keys of a request."""
-    path = draw(st.sampled_from([PREDICT, INFER, EXPLAIN]))
-    document = draw(
-        _JSON | st.dictionaries(st.sampled_from(["instances", "inputs", "id"]), _JSON, max_size=3)
-    )
-    return Request(
-        path, json.dumps(document, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
-    )
+    text = json.dumps(draw(_DOCUMENT), ensure_ascii=draw(_YES_OR_NO))
+    return Request(draw(_PATH), text.encode("utf-8", "surrogatepass"))
 
 
 @st.composite
 def _noise(draw: st.DrawFn) -> Request:
-    """Bytes that mean nothing, once in a while as a tensor's."""
-    path = draw(st.sampled_from([PREDICT, INFER, EXPLAIN]))
-    return Request(path, draw(st.binary(max_size=60)))
+    """Bytes that mean nothing."""
+    return Request(draw(_PATH), draw(_BYTES))
 
 
 @st.composite
 def _binary(draw: st.DrawFn) -> Request:
     """V2 with the tensor behind the JSON; some length is a lie."""
-    rows = draw(st.lists(st.binary(max_size=8), max_size=3))
+    rows = draw(_ROWS)
     raw = b"".join(len(row).to_bytes(4, "little") + row for row in rows)
-    size = draw(st.just(len(raw)) | st.integers(-2, 40) | _JSON)
     document = v2(*rows)
-    document["inputs"][0] |= {"parameters": {"binary_data_size": size}, "data": None}
+    size = draw(_SIZE)
+    document["inputs"][0] |= {"parameters": {"binary_data_size": len(raw) if size == "right" else size}}
+    del document["inputs"][0]["data"]
     head = json.dumps(document).encode()
-    length = draw(
-        st.just(str(len(head))) | st.integers(-5, 400).map(str) | st.text("0123456789 -x", max_size=9)
-    )
-    body = head + draw(st.just(raw) | st.binary(max_size=30))
-    return Request(INFER, body, headers={"Inference-Header-Content-Length": length})
+    length = draw(_LENGTH)
+    headers = {"Inference-Header-Content-Length": str(len(head)) if length == "right" else length}
+    return Request(INFER, head + (raw if draw(_YES_OR_NO) else draw(_BYTES)), headers=headers)
 
 
 _VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30)
@@ -153,18 +163,21 @@ _ODD_PATHS += [
 ]
 
 
+_METHOD = st.sampled_from(["POST", "POST", "POST", "PUT", "GET", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+_HEADS = st.dictionaries(
+    st.sampled_from(_NAMES),
+    (_VALUES | st.sampled_from(["gzip", "-1", "text/plain"])).map(str.strip),
+    max_size=3,
+)
+_ODD_PATH = st.sampled_from(["", "", *_ODD_PATHS])
+
+
 @st.composite
 def _odd_head(draw: st.DrawFn) -> Request:
     """A right or an odd body under a head that is odd."""
-    path, document = draw(st.sampled_from(RIGHT))
-    method = draw(st.sampled_from(["POST", "POST", "PUT", "GET", "DELETE", "PATCH", "OPTIONS", "TRACE"]))
-    headers = draw(
-        st.dictionaries(st.sampled_from(_NAMES), _VALUES | st.sampled_from(["gzip", "-1", "text/plain"]))
-    )
-    headers = {name: value.strip() for name, value in headers.items()}
-    path = draw(st.just(path) | st.sampled_from(_ODD_PATHS))
-    body = json.dumps(document).encode() if draw(st.booleans()) else draw(st.binary(max_size=20))
-    return Request(path, body, method, headers)
+    path, text = draw(_RIGHT)
+    body = text.encode() if draw(_YES_OR_NO) else draw(_BYTES)
+    return Request(draw(_ODD_PATH) or path, body, draw(_METHOD), draw(_HEADS))
 
 
 BODIES = _splintered() | _misfilled() | _made_up() | _noise() | _binary()

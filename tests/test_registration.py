@@ -13,9 +13,11 @@ import pytest
 from filelock import FileLock
 from mlflow.tracking import MlflowClient
 from mlflow_template import new_store
+from small_cluster import SmallCluster, serving
 
 from prottune import registration, registry
 from prottune.artifacts import new_folder, read_manifest
+from prottune.cluster import connection
 from prottune.errors import ArtifactError, ConfigError, TrackingError
 from prottune.mlflow_store import mlflow_client
 from prottune.provenance import code_digest, settings_digest
@@ -320,6 +322,26 @@ def test_a_lock_that_is_never_released_is_an_error(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(registry, "_LOCK_SECONDS", 0.1)
     with FileLock(tmp_path / "promotion.lock"), pytest.raises(TrackingError, match="another promotion"):
         promote("1", "")
+
+
+def test_promotions_share_a_lease_when_a_cluster_has_a_server_and_else_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "SERVICE_ACCOUNT", tmp_path)
+    (tmp_path / "token").write_text("secret")
+    assert not connection.in_cluster(), "a token alone is no cluster"
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    with registry.registry().lock():
+        assert (tmp_path / "promotion.lock").is_file(), "the registry is a file"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with serving(SmallCluster()) as cluster:
+        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "config")))
+        monkeypatch.setattr(connection, "in_cluster", lambda: False)  # reached as from outside
+        with registry.registry().lock():
+            lease = cluster.get("leases.coordination.k8s.io", "prottune-promotion")
+            assert lease["spec"]["holderIdentity"].startswith("a promotion (")
+        lease = cluster.get("leases.coordination.k8s.io", "prottune-promotion")
+        assert "holderIdentity" not in lease["spec"]
 
 
 def test_a_version_that_the_gate_held_is_promoted_only_when_overruled(tmp_path: Path) -> None:

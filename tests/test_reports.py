@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from prottune.charts import bars, heat_map, histogram, lines
-from prottune.reports import numbered, paragraph, table, tiles, write_page
+from prottune.reports import folded, numbered, paragraph, table, tiles, write_page
 
 NAMES = ["Lysosome/Vacuole", "<b>$x_1$ & y", "a name that is very much longer than any chart has room for"]
 
@@ -100,6 +100,10 @@ def test_dots_are_as_large_as_what_they_stand_for_and_marks_have_names() -> None
     )  # fmt: skip
     assert {"model", "floor", "confident"} <= set(words(svg))
     assert len(set(re.findall(r"<path d=\"([^\"]*C[^\"]*)\"", svg))) >= 2
+
+
+def test_what_is_folded_has_its_words_as_text_and_its_content_as_html() -> None:
+    assert folded("1 < 2", "<p>why</p>") == "<details><summary>1 &lt; 2</summary><p>why</p></details>"
 
 
 def test_a_paragraph_is_text_and_not_html() -> None:

@@ -43,6 +43,10 @@ class TrackingError(ServiceError):
     """The MLflow server or registry could not be reached or refused."""
 
 
+class ClusterError(ServiceError):
+    """A Kubernetes API server could not be reached, or somebody else holds what is needed."""
+
+
 class DeploymentError(ServiceError):
     """An endpoint did not become ready or failed its contract test; carries its last words."""
 

@@ -2,8 +2,8 @@
 
     explain(Path("model"), "MKRLL...", Path("explanation.json"), ExplainConfig())   # and explanation.html
 
-The JSON holds the answer (location, probability, confident, unlike_training), `explained`, the location whose
-logit the scores add up to, and what `Attribution.as_json` says: scores, left_out, difference, sum, error,
+The JSON holds the answer (location, probability, confident, unlike_training), `explained`, the location that
+the scores are about, and what `Attribution.as_json` says: scores, left_out, difference, sum, error,
 complete, steps.
 """
 
@@ -29,9 +29,10 @@ STRETCH_RESIDUES = 20
 """Length of the stretch that is named as the strongest: about that of a signal peptide or a helix."""
 _NUM_STRONGEST = 15
 _METHOD = (
-    "Integrated gradients (Sundararajan et al. 2017) on the residues' vectors, in fp32, compared with a "
-    "protein of the same length in which every residue is unknown (X). A score is what the residue adds to "
-    "the location's logit."
+    "Integrated gradients (Sundararajan et al. 2017) on the residues' vectors, in fp32: the mean over some "
+    "proteins of the same length, of random residues, that this one is compared with (Erion et al. 2021). A "
+    "score is what the residue adds to the location's logit, less what it adds to all locations' logits "
+    "on average."
 )
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from prottune.cluster.connection import connect, in_cluster
+from prottune.cluster.lease import held
 from prottune.errors import TrackingError
 from prottune.mlflow_store import masked, mlflow_client, one_line, sqlite_file
 
@@ -19,6 +22,7 @@ MODEL_NAME = "prottune"
 
 Alias = Literal["challenger", "champion", "previous"]
 
+PROMOTION_LEASE = "prottune-promotion"
 _LOCK_SECONDS = 60.0
 _LONGEST_DESCRIPTION = 5000
 """Characters that MLflow's column holds."""
@@ -27,8 +31,10 @@ _LONGEST_DESCRIPTION = 5000
 class Registry:
     """The registered model `prottune` in MLflow, in the few words that prottune needs."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, lock: Callable[[], AbstractContextManager[object]]) -> None:
         self.uri = uri
+        self.lock = lock
+        """Keeps every other promotion out for the length of a `with` block."""
         self._client = mlflow_client(uri)
 
     def version(self, version: str) -> ModelVersion | None:
@@ -104,23 +110,6 @@ class Registry:
         with self._told():
             return Path(download_artifacts(artifact_uri=uri, dst_path=str(target), tracking_uri=self.uri))
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep every other promotion on this machine out.
-
-        Raises: TrackingError if another one holds the lock for a minute.
-        """
-        from filelock import FileLock, Timeout
-
-        database = sqlite_file(self.uri)
-        path = (database.absolute().parent if database else Path("runs").absolute()) / "promotion.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(path, timeout=_LOCK_SECONDS):
-                yield
-        except Timeout as error:
-            raise TrackingError(f"{path}: held by another promotion for {_LOCK_SECONDS:.0f} s") from error
-
     def _find(self, get: Callable[[], ModelVersion | None]) -> ModelVersion | None:
         """MLflow has two errors for what is not there: one for a missing model, one for a missing alias."""
         from mlflow.exceptions import MlflowException
@@ -146,5 +135,30 @@ class Registry:
 
 
 def registry() -> Registry:
-    """The registry at MLFLOW_TRACKING_URI, or in `runs/mlflow.db`."""
-    return Registry(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///runs/mlflow.db")
+    """The registry at MLFLOW_TRACKING_URI, or in `runs/mlflow.db`.
+
+    All programs of this machine share the lock of a file. A server may have others, so in a cluster all pods
+    of the namespace share its lock.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///runs/mlflow.db"
+    shared = in_cluster() and sqlite_file(uri) is None
+    return Registry(uri, _lease if shared else partial(_file_lock, uri))
+
+
+def _lease() -> AbstractContextManager[object]:
+    return held(connect(), PROMOTION_LEASE, "a promotion")
+
+
+@contextmanager
+def _file_lock(uri: str) -> Iterator[None]:
+    """Raises: TrackingError if another promotion holds the lock for a minute."""
+    from filelock import FileLock, Timeout
+
+    database = sqlite_file(uri)
+    path = (database.absolute().parent if database else Path("runs").absolute()) / "promotion.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=_LOCK_SECONDS):
+            yield
+    except Timeout as error:
+        raise TrackingError(f"{path}: held by another promotion for {_LOCK_SECONDS:.0f} s") from error

@@ -42,6 +42,13 @@ def paragraph(text: str) -> str:
     return f"<p>{html.escape(text)}</p>"
 
 
+def folded(words: str, content: str) -> str:
+    """Fold content away behind some words; it shows when these are clicked. It comes from this module's
+    functions and the charts.
+    """
+    return f"<details><summary>{html.escape(words)}</summary>{content}</details>"
+
+
 def numbered(sentences: Sequence[str]) -> str:
     """Write sentences as a numbered list."""
     return f"<ol>{''.join(f'<li>{html.escape(sentence)}</li>' for sentence in sentences)}</ol>"

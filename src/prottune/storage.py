@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-from prottune.artifacts import MANIFEST_FILE, Manifest, read_manifest
+from prottune.artifacts import MANIFEST_FILE, Manifest, file_sha256, read_manifest
 from prottune.errors import ArtifactError, ConfigError, DataError, StorageError
 from prottune.s3_store import CONNECT_SECONDS, NUM_ATTEMPTS, PIECE_BYTES, READ_SECONDS, Bucket
 
@@ -89,6 +89,24 @@ def fetch_folder(uri: str, target: Path) -> Path:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     return target
+
+
+def fetch_from_folder(uri: str, name: str, target: Path) -> Path:
+    """Bring one file of a finished folder here, checked by the folder's manifest; `target` is a folder.
+
+    Raises: ConfigError for a local folder that is not finished; ArtifactError if the manifest does not list
+        the file or it is damaged; StorageError when the store refuses or vanishes.
+    """
+    source = _below(uri, MANIFEST_FILE)
+    listed = Manifest.parse(
+        fetch_file(source, target / MANIFEST_FILE, MAX_MANIFEST_BYTES).read_bytes(), source
+    )
+    if name not in listed.files:
+        raise ArtifactError(f"{uri}: no {name} in its manifest")
+    path = fetch_file(_below(uri, name), target / name, MAX_FILE_BYTES)
+    if (found := file_sha256(path)) != listed.files[name]["sha256"]:
+        raise ArtifactError(f"{_below(uri, name)}: damaged, SHA-256 {found}, its manifest says another")
+    return path
 
 
 def upload_folder(folder: Path, uri: str) -> None:

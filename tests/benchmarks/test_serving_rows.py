@@ -155,7 +155,7 @@ def test_the_stock_way_answers_as_we_do_and_proteins_differ(served):
     stock = StockModel(served)
     assert np.abs(ours - stock.probabilities(proteins)).max() < 1e-4  # it rounds to four digits
     assert np.abs(ours - np.vstack([stock.probabilities([protein]) for protein in proteins])).max() < 1e-4
-    assert ours.std(axis=0).max() > 0.02
+    assert ours.std(axis=0).max() > 1e-3  # ten times what they may differ by
 
 
 def test_latency_is_judged_at_each_length_and_other_engines_over_all():

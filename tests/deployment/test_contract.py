@@ -9,58 +9,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+from small_endpoint import CLASSES, GOLDEN, right_answer
 
 from prottune.deployment.contract import check_endpoint
 from prottune.deployment.settings import DeployConfig
 from prottune.errors import DeploymentError
 
 CONFIG = DeployConfig(max_probability_difference=0.02)
-CLASSES = ["Nucleus", "Plastid"]
-GOLDEN = [
-    {
-        "accession": "G1",
-        "sequence": "MKKKKKKKKKKKRR",
-        "location": "Nucleus",
-        "probabilities": {"Nucleus": 0.75, "Plastid": 0.25},
-    },
-    {
-        "accession": "G2",
-        "sequence": "MSS",
-        "location": "Plastid",
-        "probabilities": {"Nucleus": 0.25, "Plastid": 0.75},
-    },
-]
 Change = Callable[[str, dict[str, Any]], Any]
-
-
-def nucleus(sequence: str) -> float:
-    """The endpoint's model: K means nucleus; it reads sequences as people write them."""
-    return 0.75 if "K" in "".join(sequence.split()).upper() else 0.25
-
-
-def right_answer(path: str, body: dict[str, Any]) -> dict[str, Any]:
-    if path == "/v1/models/prottune:predict":
-        answers = []
-        for sequence in body["instances"]:
-            share = nucleus(sequence)
-            location, best = ("Nucleus", share) if share > 0.5 else ("Plastid", 1 - share)
-            probabilities = {"Nucleus": share, "Plastid": 1 - share}
-            answers.append(
-                {"location": location, "probability": best, "probabilities": probabilities, "membrane": None}
-            )
-        return {"predictions": answers, "model_version": "7"}
-    assert path == "/v2/models/prottune/infer"
-    shares = [nucleus(sequence) for sequence in body["inputs"][0]["data"]]
-    outputs = {
-        "location": ["Nucleus" if share > 0.5 else "Plastid" for share in shares],
-        "probability": [max(share, 1 - share) for share in shares],
-        "probabilities": [value for share in shares for value in (share, 1 - share)],
-        "classes": CLASSES,
-    }
-    return {
-        "model_version": "7",
-        "outputs": [{"name": name, "data": data} for name, data in outputs.items()],
-    }
 
 
 @pytest.fixture
@@ -68,12 +24,15 @@ def serve() -> Iterator[Callable[..., str]]:
     """Start a server; a function of path and right answer changes what it says. Returns its address."""
     servers: list[HTTPServer] = []
 
-    def start(change: Change = lambda path, answer: answer, status: int = 200) -> str:
+    def start(change: Change = lambda path, answer: answer, status: int = 200, num_busy: int = 0) -> str:
+        replies = [429] * num_busy
+
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 answer = change(self.path, right_answer(self.path, body))
-                self.send_response(status)
+                self.send_response(replies.pop() if replies else status)
+                self.send_header("Retry-After", "0")
                 self.end_headers()
                 self.wfile.write(json.dumps(answer).encode())
 
@@ -262,6 +221,12 @@ def test_an_error_reply_is_quoted(serve: Callable[..., str]) -> None:
     url = serve(lambda path, answer: {"error": "no such model"}, status=404)
     with pytest.raises(DeploymentError, match=r"predict: 404 .*no such model.*, expected 200"):
         check_endpoint(url, GOLDEN, CONFIG, "7")
+
+
+def test_an_endpoint_that_others_keep_busy_is_asked_again_twice(serve: Callable[..., str]) -> None:
+    assert check_endpoint(serve(num_busy=2), GOLDEN, CONFIG, "7") == 0.0
+    with pytest.raises(DeploymentError, match=r"predict: 429 .*, expected 200"):
+        check_endpoint(serve(num_busy=3), GOLDEN, CONFIG, "7")
 
 
 def test_an_endpoint_that_is_not_there_is_named() -> None:

@@ -15,10 +15,12 @@ import psutil
 import pytest
 from tiny_model import LABELS, write_tiny_model
 
+from prottune.cluster import connection
+from prottune.deployment.kserve import KServeDeployment
 from prottune.deployment.local import LocalDeployment
 from prottune.deployment.settings import DeployConfig
-from prottune.deployment.stage import deploy
-from prottune.errors import ArtifactError, ConfigError, DeploymentError
+from prottune.deployment.stage import _deployment, deploy
+from prottune.errors import ArtifactError, DeploymentError
 
 CONFIG = DeployConfig()
 
@@ -57,11 +59,6 @@ def test_a_damaged_model_is_refused_before_a_server_starts(tmp_path: Path) -> No
     (tmp_path / "model").mkdir()
     with pytest.raises(ArtifactError, match=r"no manifest\.json"):
         deploy(str(tmp_path / "model"), CONFIG, "7")
-
-
-def test_a_cluster_is_not_there_yet(tiny_model: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot deploy to a cluster yet; take to=local"):
-        deploy(str(tiny_model), DeployConfig(to="kserve"), "7")
 
 
 @pytest.mark.integration
@@ -141,3 +138,14 @@ def test_the_server_binds_this_machine_only_logs_no_sequence_and_drains_at_term(
     assert (line["method"], line["status"]) == ("POST", 200)
     assert line["route"] == "/v1/models/{model_name}:predict"
     assert "MKWW" not in log
+
+
+def test_a_model_goes_to_the_cluster_if_there_is_one_around_and_stays_here_if_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert isinstance(_deployment(DeployConfig()), LocalDeployment)
+    (tmp_path / "token").write_text("of a pod")
+    monkeypatch.setattr(connection, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert isinstance(_deployment(DeployConfig()), KServeDeployment)
+    assert isinstance(_deployment(DeployConfig(to="local")), LocalDeployment)

@@ -116,6 +116,7 @@ def test_predictions_and_mistakes_name_the_nearest_training_protein(related: Ben
         "truncated": by_accession["TEST0"].num_residues > 200,
         "relative": "TRAIN0",
         "identity": pytest.approx(1.0),
+        "misled_by": None,
     }
 
 
@@ -155,6 +156,8 @@ def test_a_few_test_proteins_seen_in_training_are_counted_shown_and_near(bench: 
     bench.candidate = write_model(bench.folder / "leaky", tests[:4])
     bench.models[bench.candidate] = Oracle(bench.proteins, set())
     bench.run(max_known_share=4 / 90)
+    strangers = bench.json("metrics.json")["test"]["unlike_training"]["strangers"]
+    assert strangers["num_proteins"] == 86  # what it was trained on looks familiar
     metrics = bench.json("metrics.json")["test"]
     assert metrics["num_known"] == metrics["by_relatives"]["near"]["num_proteins"] == 4
     assert "4 of 90 test proteins were in the model" in (bench.report / "report.html").read_text()

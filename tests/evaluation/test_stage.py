@@ -19,12 +19,15 @@ from tiny_model import write_tiny_model
 from prottune.alphabet import ALPHABET_SHA256
 from prottune.artifacts import new_folder, read_manifest
 from prottune.errors import ArtifactError, ConfigError, DataError
+from prottune.evaluation import mistakes
+from prottune.evaluation.mistakes import Attribute, AttributorLoader
 from prottune.evaluation.settings import EvaluateConfig, EvaluateReport
 from prottune.evaluation.stage import evaluate
+from prottune.model.attribution import Attribution
 from prottune.records import Membrane, Protein, Split, sequence_digest, slug, write_proteins
 
 LOCATIONS = ("Nucleus", "Cytoplasm", "Lysosome/Vacuole")
-CONFIG = EvaluateConfig(num_bootstraps=100, min_gate_proteins=20)
+CONFIG = EvaluateConfig(num_bootstraps=100, min_gate_proteins=20, explained_mistakes=0)
 SIZES = {Split.TRAIN: 60, Split.VALIDATION: 9, Split.GATE: 60, Split.TEST: 90}
 
 
@@ -45,11 +48,15 @@ class Said:
     confident: bool = True
     unlike_training: bool = False
     truncated: bool = False
+    unlikeness: float | None = None
     membrane: float | None = None
 
 
 class Oracle:
-    """Knows the true location of every protein and is wrong, with confidence, about those it is told to."""
+    """Knows the true location of every protein and is wrong, with confidence, about those it is told to.
+
+    What is no protein it flags, half of the time: when the length is even.
+    """
 
     def __init__(
         self, proteins: Sequence[Protein], wrong: set[str], labels: tuple[str, ...] = LOCATIONS
@@ -60,7 +67,15 @@ class Oracle:
         self.asked: list[str] = []
 
     def predict(self, sequences: Sequence[str], /) -> list[Said]:
-        return [self._say(self._proteins[sequence]) for sequence in sequences]
+        return [
+            self._say(self._proteins[sequence]) if sequence in self._proteins else self._guess(sequence)
+            for sequence in sequences
+        ]
+
+    def _guess(self, sequence: str) -> Said:
+        is_flagged = len(sequence) % 2 == 0
+        evenly = np.full(len(self.labels), 1 / len(self.labels), np.float32)
+        return Said(evenly, self.labels[0], float(evenly[0]), False, is_flagged, unlikeness=float(is_flagged))
 
     def _say(self, protein: Protein) -> Said:
         self.asked.append(protein.accession)
@@ -69,7 +84,7 @@ class Oracle:
             number = (number + 1) % len(self.labels)
         probabilities = np.full(len(self.labels), 0.05, np.float32)
         probabilities[number] = 1 - 0.05 * (len(self.labels) - 1)
-        return Said(probabilities, self.labels[number], float(probabilities[number]))
+        return Said(probabilities, self.labels[number], float(probabilities[number]), unlikeness=0.0)
 
 
 class Broken(Oracle):
@@ -77,6 +92,17 @@ class Broken(Oracle):
 
     def _say(self, protein: Protein) -> Said:
         return replace(super()._say(protein), probabilities=np.full(3, np.nan, np.float32))
+
+
+def blame_the_end(folder: Path) -> Attribute:
+    """A made-up explanation: the last residue speaks for every answer, the first against it."""
+
+    def attribute(sequence: str, location: str) -> Attribution:
+        scores_R = np.zeros(len(sequence))
+        scores_R[[0, -1]] = -0.5, 2.0
+        return Attribution(location, sequence, scores_R, None, difference=1.5, steps=32)
+
+    return attribute
 
 
 def make_proteins(sizes: dict[Split, int] = SIZES) -> list[Protein]:
@@ -128,6 +154,7 @@ class Bench:
         self.candidate = write_model(folder / "candidate", self.train)
         self.report = folder / "report"
         wrong = {f"TEST{number}" for number in range(9)} | {f"GATE{number}" for number in range(6)}
+        self.load_attributor: AttributorLoader = blame_the_end
         self.models: dict[Path, Oracle] = {self.candidate: Oracle(self.proteins, wrong)}
 
     def add_champion(self, model: Oracle, trained_on: Sequence[Protein], **description: Any) -> Path:
@@ -144,6 +171,7 @@ class Bench:
             champion,
             version,
             load_model=self.models.__getitem__,
+            load_attributor=self.load_attributor,
         )
 
     def json(self, name: str) -> Any:
@@ -434,6 +462,45 @@ def test_the_page_shows_decision_scores_mistakes_and_provenance(bench: Bench) ->
         assert read_manifest(folder).digest in page
 
 
+def test_the_first_mistakes_show_which_residues_misled_the_model(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = {protein.accession: protein.num_residues for protein in bench.proteins}
+    monkeypatch.setattr(mistakes, "MAX_EXPLAINED_RESIDUES", lengths["TEST1"] - 1)
+    bench.run(explained_mistakes=2)
+    found = bench.json("metrics.json")["test"]["mistakes"]
+    assert [mistake["accession"] for mistake in found[:3]] == ["TEST0", "TEST1", "TEST2"]
+    assert lengths["TEST0"] < lengths["TEST1"]
+    last = lengths["TEST0"]
+    assert [mistake["misled_by"] for mistake in found] == [
+        {"first": last - 19, "last": last, "share": 1.0, "complete": True, "steps": 32},
+        *([None] * 8),
+    ]
+    page = (bench.report / "report.html").read_text()
+    assert re.findall(r"<details><summary>(.*?)</summary>", page) == [
+        "TEST0: Cytoplasm (0.900), in truth Nucleus"
+    ]
+    assert f"Residues {last - 19} to {last} hold 100.0\u00a0% of what speaks for Cytoplasm." in page
+    assert f"TEST1 has {lengths['TEST1']} residues; only proteins of up to {lengths['TEST1'] - 1}" in page
+
+
+def test_less_than_no_mistakes_cannot_be_explained() -> None:
+    with pytest.raises(ConfigError, match="explained_mistakes=-1: expected at least 0"):
+        EvaluateConfig(explained_mistakes=-1)
+
+
+def test_no_model_is_loaded_to_explain_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Path] = []
+    bench.load_attributor = lambda folder: loaded.append(folder) or blame_the_end(folder)
+    bench.run(explained_mistakes=0)
+    assert "<details>" not in (bench.report / "report.html").read_text()
+    monkeypatch.setattr(mistakes, "MAX_EXPLAINED_RESIDUES", 10)
+    bench.report = bench.folder / "again"
+    bench.run(explained_mistakes=3)
+    assert (bench.report / "report.html").read_text().count("only proteins of up to 10 are") == 3
+    assert loaded == []
+
+
 def test_metrics_say_what_the_probabilities_are_worth(bench: Bench) -> None:
     """10 % of the answers are wrong; all are given with 90 % after a temperature of 1."""
     report = bench.run()
@@ -443,9 +510,14 @@ def test_metrics_say_what_the_probabilities_are_worth(bench: Bench) -> None:
     (point,) = test["rejection"]
     assert (point["num_proteins"], point["accuracy"]) == (90, pytest.approx(0.9))
     assert test["confident"] == {"num_proteins": 90, "share": 1.0, "accuracy": pytest.approx(0.9)}
+    even = np.mean([p.num_residues % 2 == 0 for p in bench.proteins if p.split is Split.TEST])
+    found = {"auroc": pytest.approx(0.5 + even / 2), "share_flagged": pytest.approx(even)}
     assert test["unlike_training"] == {
-        "num_proteins": 0, "share": 0.0, "accuracy_of_others": pytest.approx(0.9),
-    }  # fmt: skip
+        "num_proteins": 0,
+        "share": 0.0,
+        "accuracy_of_others": pytest.approx(0.9),
+        "strangers": {"num_proteins": 90, "share_flagged": 0.0, "shuffled": found, "random": found},
+    }
     # Of 270 questions "is it there?", 81 of 90 true ones and 9 of 180 others get 0.9, the rest 0.05.
     assert report.roc == ([0.0, 0.05, 1.0], [0.0, 0.9, 1.0], [1.0, pytest.approx(0.9), pytest.approx(0.05)])
     assert test["roc"]["area"] == pytest.approx(0.925)
@@ -469,7 +541,8 @@ def test_a_real_model_is_evaluated_as_the_endpoint_would_load_it(tmp_path: Path)
             if path.name != "manifest.json":
                 shutil.copy(path, draft.path)
         write_training_proteins(draft.path, proteins[:30])
-    report = evaluate(records, tmp_path / "model", tmp_path / "report", CONFIG, tmp_path / "model", "1")
+    config = replace(CONFIG, explained_mistakes=1)
+    report = evaluate(records, tmp_path / "model", tmp_path / "report", config, tmp_path / "model", "1")
     table = pq.read_table(tmp_path / "report" / "predictions.parquet").to_pandas()
     from prottune.model.inference import Predictor
 
@@ -478,4 +551,6 @@ def test_a_real_model_is_evaluated_as_the_endpoint_would_load_it(tmp_path: Path)
     decision = json.loads((tmp_path / "report" / "decision.json").read_text())
     assert decision["champion"] == decision["candidate"] == decision["candidate_beside_champion"]
     assert report.metrics["gate"]["champion"]["num_proteins"] == 24
+    assert report.metrics["test"]["mistakes"][0]["misled_by"]["complete"]
+    assert report.metrics["test"]["unlike_training"]["strangers"]["num_proteins"] == 24
     assert "1111111111111111" in (tmp_path / "report" / "report.html").read_text()  # the base model's digest

@@ -46,7 +46,11 @@ def report(tmp_path_factory: pytest.TempPathFactory, kept_results: Path) -> Path
     bench = Bench(tmp_path_factory.mktemp("bench"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PROTTUNE_CACHE", str(kept_results))
-        bench.run(bench.add_champion(Oracle(bench.proteins, wrong={"GATE0"}), bench.train), "7")
+        bench.run(
+            bench.add_champion(Oracle(bench.proteins, wrong={"GATE0"}), bench.train),
+            "7",
+            explained_mistakes=3,
+        )
     return bench.report
 
 
@@ -140,6 +144,31 @@ def test_mistakes_and_reasons_stand_there_by_name(page: Browser, report: Path, m
     assert any(f"model less champion{difference['accuracy']:+.3f}" in tile for tile in tiles)
 
 
+def test_the_share_of_strangers_that_are_seen_is_that_of_metrics_json(page: Browser, metrics: Any) -> None:
+    found = metrics["test"]["unlike_training"]["strangers"]["shuffled"]
+    shown = figures(page, "Unlike the training proteins", "same residues, shuffled")
+    assert shown == [f"{found['auroc']:.3f}", f"{100 * found['share_flagged']:.1f} %"]
+
+
+def test_residues_that_misled_the_model_unfold(page: Browser, metrics: Any) -> None:
+    mistakes = metrics["test"]["mistakes"][:3]
+    headings = page.ask("[...document.querySelectorAll('details > summary')].map(one => one.textContent)")
+    assert headings == [
+        f"{one['accession']}: {one['predicted']} ({one['probability']:.3f}), in truth {one['location']}"
+        for one in mistakes
+    ]
+    is_seen = "document.querySelector('details svg').checkVisibility()"
+    assert not page.ask(is_seen)
+    page.ask("document.querySelector('details').open = true")
+    assert page.ask(is_seen)
+    drawn = "document.querySelector('details svg').querySelectorAll"
+    assert page.ask(f"{drawn}('rect').length") == 2  # the first residue and the last have a score
+    words = page.ask(f"[...{drawn}('text')].map(one => one.textContent)")
+    assert sum(len(word) == 1 and word.isalpha() for word in words) == mistakes[0]["num_residues"]
+    page.resize(400, 900)
+    assert page.ask("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_every_link_leads_to_a_section(page: Browser) -> None:
     links = page.ask("[...document.querySelectorAll('nav a')].map(link => link.hash)")
     assert len(links) == page.ask("document.querySelectorAll('section').length")
@@ -158,9 +187,10 @@ def test_words_stand_out_from_their_ground(page: Browser, scheme: str) -> None:
 
 def test_paper_is_light_and_loses_nothing_at_its_edge(page: Browser) -> None:
     page.emulate(scheme="dark", media="print")
-    page.resize(794, 1123)  # A4 at 96 dots an inch
+    page.resize(688, 1017)  # A4 at 96 dots an inch, without the margins of 14 mm
     ink, paper, chart_ink = page.ask(CONTRAST)
     assert max(ink, chart_ink) < 0.5 < paper
+    assert page.ask("getComputedStyle(document.documentElement).colorScheme") == "light"
     assert page.ask("document.documentElement.scrollWidth <= innerWidth")
     assert page.printed().startswith(b"%PDF")
 

@@ -17,7 +17,7 @@ from benchmarks.http_client import PREDICT_PATH, Reply, ask_locations
 from benchmarks.load import Outcome, open_loop
 from benchmarks.proteins import deeploc_like_sequences
 from benchmarks.rollout import damaged_copy
-from prottune.deployment.rollout import Rollout, rolling
+from prottune.deployment.local_rollout import Rollout, rolling
 from prottune.deployment.settings import DeployConfig
 from prottune.errors import DeploymentError
 

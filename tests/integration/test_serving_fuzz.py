@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 SEED = int(os.environ.get("FUZZ_SEED", "31"))
 NUM_REFUSED = int(os.environ.get("FUZZ_REFUSED", "10000"))
 NUM_REFUSED_HEADS = NUM_REFUSED // 10
-BATCH = 250
+BATCH = 500
 GOOD = Request(PREDICT, json.dumps(v1("MKTAYIAKQR", {"accession": "P1", "sequence": "mkt"})).encode())
 
 
@@ -126,9 +126,9 @@ def check_body(request: Request, status: int, headers: dict[str, str], reply: by
         assert [entry["num_residues"] for entry in answer["predictions"]] == [num_residues(t) for t in texts]
     if request.path == INFER and not request.headers:
         rows = json.loads(request.body)["inputs"][0]["data"]
-        shapes = {output["name"]: output["shape"][0] for output in answer["outputs"]}
-        assert {"classes": len(LABELS)}.get("classes") == shapes.pop("classes", len(LABELS))
-        assert set(shapes.values()) <= {len(rows)}
+        sizes = {output["name"]: output["shape"][0] for output in answer["outputs"]}
+        assert sizes.pop("classes", len(LABELS)) == len(LABELS)
+        assert set(sizes.values()) <= {len(rows)}
 
 
 def check_head(request: Request, status: int, headers: dict[str, str], reply: bytes) -> None:
@@ -227,7 +227,8 @@ def test_schemathesis_finds_every_operation_as_described(endpoint: Served, tmp_p
         connection.request("GET", "/openapi.json")
         described = json.loads(connection.getresponse().read())
     num_operations = sum(len(operations) for operations in described["paths"].values())
-    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{endpoint.url}/openapi.json"]
+    (tmp_path / "openapi.json").write_text(json.dumps(described))  # read from its route, that one is left out
+    command = [sys.executable, "-m", "schemathesis.cli", "run", "openapi.json", f"--url={endpoint.url}"]
     command += ["--checks=all", "--phases=coverage,fuzzing", "--max-examples=30", f"--seed={SEED}"]
     command += ["--generation-database=none", "--continue-on-failure", "--no-color"]
     command += ["--report=json", f"--report-json-path={tmp_path / 'report.json'}"]

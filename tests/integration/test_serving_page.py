@@ -19,7 +19,7 @@ from chromium import PROGRAM, Browser, browser, is_installed
 from tiny_model import write_tiny_model
 
 from prottune.model.attribution import Attribution
-from prottune.prediction import table_schema
+from prottune.prediction.tables import table_schema
 from prottune.serving.guard import Guard
 from prottune.serving.page import MAX_PROTEINS
 from prottune.serving.predictor import LocationPredictor

@@ -10,6 +10,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from crd_schemas import schema_of
 from pods import Pod, pods_of, violations
 from rendering import OVERLAYS, kustomize_command, rendered
 
@@ -43,6 +44,21 @@ def test_objects_of_kubernetes_have_its_fields_and_no_others(documents: Document
     assert len(core) >= 15
     for document in core:
         kubernetes_validate.validate(document, _KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "resource"),
+    [
+        ("ServingRuntime", "servingruntimes.serving.kserve.io"),
+        ("TrainingRuntime", "trainingruntimes.trainer.kubeflow.org"),
+    ],
+)
+def test_runtimes_have_the_fields_that_their_schemas_know_and_no_others(
+    kind: str, resource: str, documents: Documents
+) -> None:
+    schema = schema_of(resource)
+    assert schema.errors(named(documents, kind, "prottune")) == []
+    assert schema.errors(named(documents, kind, "prottune") | {"speck": {}}) != []
 
 
 def test_every_pod_keeps_to_the_restricted_standard(documents: Documents) -> None:

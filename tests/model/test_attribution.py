@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from prottune.alphabet import VOCABULARY, encode
+from prottune.alphabet import STANDARD_RESIDUES, VOCABULARY, encode
 from prottune.errors import ConfigError, DataError
 from prottune.model import attribution
-from prottune.model.attribution import MAX_STEPS, attribute
+from prottune.model.attribution import FIRST_STEPS, MAX_STEPS, NUM_BASELINES, attribute, random_baselines
 from prottune.model.base import load_base
 from prottune.model.classifier import LocationModel, new_config
 from prottune.model.inference import Predictor
@@ -22,40 +22,50 @@ def predictor(head="attention", **changes):
     return Predictor(small_model(head), description(head, **changes))
 
 
-def packed_logits(model, *sequences):
-    with torch.inference_mode():
-        return model(PackedBatch.from_ids([encode([sequence])[0] for sequence in sequences])).double()
+def expected_difference(ours, sequence, location):
+    """From the answers' probabilities alone: a logit less the mean is its log probability less the mean."""
+    answers = ours.predict([sequence, *random_baselines(sequence)])
+    log_NC = np.log(np.array([answer.probabilities for answer in answers], dtype=np.float64))
+    centred_N = (log_NC - log_NC.mean(axis=1, keepdims=True))[:, LABELS.index(location)]
+    return centred_N[0] - centred_N[1:].mean()
 
 
-def test_scores_add_up_to_the_difference_of_logits_that_the_packed_model_gives(head):
+def test_scores_add_up_to_the_difference_that_the_packed_models_answers_show(head):
     ours = predictor(head)
-    protein_C, unknown_C = packed_logits(ours.model, SEQUENCE, "X" * len(SEQUENCE))
-    for index, location in enumerate(LABELS):
+    for location in LABELS:
         found = attribute(ours, SEQUENCE, location)
-        expected = float(protein_C[index] - unknown_C[index])
+        expected = expected_difference(ours, SEQUENCE, location)
         assert found.difference == pytest.approx(expected, abs=1e-4)
         assert abs(found.scores_R.sum() - expected) <= 0.02 * max(abs(expected), 1) + 1e-4
         assert found.is_complete
 
 
-def test_scores_equal_a_plain_sum_of_gradients_on_the_packed_path(head):
+def test_scores_equal_a_plain_sum_of_gradients_on_the_packed_path(head, monkeypatch):
+    monkeypatch.setattr(attribution, "FIRST_STEPS", 128)
     ours = predictor(head)
     found = attribute(ours, SEQUENCE, LABELS[1])
-    expected_R = _plain_sum(ours.model, SEQUENCE, output=1, num_points=300)
+    expected_R = np.mean(
+        [
+            _plain_sum(ours.model, SEQUENCE, base, output=1, num_points=100)
+            for base in random_baselines(SEQUENCE)
+        ],
+        axis=0,
+    )
     np.testing.assert_allclose(found.scores_R, expected_R, rtol=0, atol=0.02 * np.abs(expected_R).max())
 
 
-def _plain_sum(model, sequence, output, num_points):
+def _plain_sum(model, sequence, baseline, output, num_points):
     """Equation 1 of Sundararajan et al. by midpoints, all of them side by side in one packed row."""
     table = model.base_model.get_input_embeddings()
-    ids_L, unknown_L = (torch.from_numpy(encode([text])[0].astype(np.int64)) for text in (sequence, "X" * 30))
-    step_LD = (table(ids_L) - table(unknown_L)).detach()
+    ids_L, base_L = (torch.from_numpy(encode([text])[0].astype(np.int64)) for text in (sequence, baseline))
+    step_LD = (table(ids_L) - table(base_L)).detach()
     shares_P11 = ((torch.arange(num_points) + 0.5) / num_points)[:, None, None]
-    here_PLD = (table(unknown_L).detach() + shares_P11 * step_LD).requires_grad_()
+    here_PLD = (table(base_L).detach() + shares_P11 * step_LD).requires_grad_()
     hook = table.register_forward_hook(lambda *_: here_PLD.flatten(0, 1)[None])
     logits_PC = model(PackedBatch.from_ids([ids_L.numpy()] * num_points))
     hook.remove()
-    (gradients_PLD,) = torch.autograd.grad(logits_PC[:, output].sum(), here_PLD)
+    centred_P = logits_PC[:, output] - logits_PC.mean(dim=1)
+    (gradients_PLD,) = torch.autograd.grad(centred_P.sum(), here_PLD)
     return (gradients_PLD.mean(dim=0) * step_LD).sum(dim=1)[1:-1].double().numpy()
 
 
@@ -69,6 +79,31 @@ def test_a_second_task_is_no_location():
     with torch.no_grad():
         ours.model.membrane.bias.fill_(100)
     assert attribute(ours, SEQUENCE).location in LABELS
+
+
+def test_what_is_added_to_all_logits_changes_nothing():
+    ours, moved = predictor(), predictor()
+    with torch.no_grad():
+        moved.model.classifier.weight += torch.linspace(-1, 1, moved.model.classifier.in_features)
+    found, again = (attribute(each, SEQUENCE, LABELS[0]) for each in (ours, moved))
+    np.testing.assert_allclose(again.scores_R, found.scores_R, rtol=0, atol=1e-4)
+    assert again.difference == pytest.approx(found.difference, abs=1e-4)
+
+
+def test_the_scores_of_a_residue_for_all_locations_cancel_out():
+    found = [attribute(predictor("mean"), SEQUENCE, location) for location in LABELS]
+    assert {each.steps for each in found} == {FIRST_STEPS}
+    scores_CR = np.array([each.scores_R for each in found])
+    assert np.abs(scores_CR.sum(axis=0)).max() < 1e-4 * np.abs(scores_CR).max()
+
+
+def test_a_protein_is_compared_with_the_same_random_ones_each_time():
+    bases = random_baselines("MKX" + SEQUENCE)
+    assert bases == random_baselines("MKX" + SEQUENCE)
+    assert len(set(bases)) == NUM_BASELINES
+    assert {len(base) for base in bases} == {33}
+    assert {base.index("X") for base in bases} == {base.rindex("X") for base in bases} == {2}
+    assert set("".join(bases)) == {*STANDARD_RESIDUES, "X"}
 
 
 def test_an_unknown_residue_adds_nothing():
@@ -89,8 +124,9 @@ def test_an_unknown_residue_adds_nothing():
 )
 def test_a_cut_protein_is_scored_where_it_is_read(policy, kept, left_out):
     kept = list(kept)
+    read = "".join(SEQUENCE[place] for place in kept)
     whole = attribute(predictor(max_residues=11, cut=policy), SEQUENCE)
-    alone = attribute(predictor(), "".join(SEQUENCE[place] for place in kept))
+    alone = attribute(predictor(), read)
     assert whole.left_out == left_out
     assert whole.sequence == SEQUENCE
     np.testing.assert_allclose(whole.scores_R[kept], alone.scores_R, rtol=0, atol=1e-6)
@@ -108,20 +144,19 @@ def test_scores_add_up_whatever_the_encoder(layout):
     torch.manual_seed(0)
     model = LocationModel(new_config(small_encoder_config(layout), "attention", LABELS, 0.0)).eval()
     found = attribute(Predictor(model, description("attention")), SEQUENCE)
-    protein_C, unknown_C = packed_logits(model, SEQUENCE, "X" * len(SEQUENCE))
-    index = LABELS.index(found.location)
-    assert found.difference == pytest.approx(float(protein_C[index] - unknown_C[index]), abs=1e-4)
+    expected = expected_difference(Predictor(model, description("attention")), SEQUENCE, found.location)
+    assert found.difference == pytest.approx(expected, abs=1e-4)
     assert found.is_complete
     assert np.abs(found.scores_R).max() > 0
 
 
-def test_an_encoder_with_its_own_ids_is_compared_with_its_own_x(tmp_path):
+def test_an_encoder_with_its_own_ids_is_explained_in_its_own_ids(tmp_path):
     torch.manual_seed(0)
     base = write_esm_base(tmp_path / "esm")
     ours = Predictor(load_base(str(base), "", "mean", LABELS, 0.0), description("mean"))
     found = attribute(ours, SEQUENCE, LABELS[0])
-    protein_C, unknown_C = packed_logits(ours.model, SEQUENCE, "X" * len(SEQUENCE))
-    assert found.difference == pytest.approx(float(protein_C[0] - unknown_C[0]), abs=1e-4)
+    expected = expected_difference(ours, SEQUENCE, LABELS[0])
+    assert found.difference == pytest.approx(expected, abs=1e-4)
     assert found.is_complete
     assert ours.model.config.token_ids != list(range(len(VOCABULARY)))
 
@@ -144,12 +179,26 @@ def test_small_batches_give_the_same_scores(monkeypatch):
 
 
 def test_steps_are_doubled_until_the_scores_add_up(monkeypatch):
-    monkeypatch.setattr(attribution, "FIRST_STEPS", 1)
+    monkeypatch.setattr(attribution, "FIRST_STEPS", NUM_BASELINES)
+    monkeypatch.setattr(attribution, "MAX_ERROR", 0.001)
     found = attribute(predictor(), SEQUENCE)
     assert found.is_complete
-    assert found.steps in {2**power for power in range(1, 10)}
+    assert found.steps in {2**power for power in range(3, 10)}
     monkeypatch.setattr(attribution, "MAX_STEPS", found.steps // 2)
     assert not attribute(predictor(), SEQUENCE).is_complete
+
+
+def test_what_is_raised_before_a_pass_through_the_model_ends_the_work():
+    passes = []
+
+    def end():
+        passes.append(len(passes))
+        if len(passes) == NUM_BASELINES + 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attribute(predictor(), SEQUENCE, LABELS[0], end)
+    assert len(passes) == NUM_BASELINES + 3
 
 
 def test_scores_that_do_not_add_up_say_so(monkeypatch):

@@ -112,6 +112,16 @@ def test_a_folder_answers_as_the_model_that_was_saved(tmp_path, head):
         np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=0, atol=0.1)
 
 
+def test_in_bf16_on_a_cpu_few_row_lengths_are_met_and_the_answers_stay_the_same(tmp_path, head):
+    loaded = Predictor.load(write_model(tmp_path / "model", small_model(head)), "bf16")
+    rows = []
+    loaded.model.embeddings().register_forward_hook(lambda _, __, output: rows.append(output.shape[1]))
+    alone = [loaded.predict([sequence])[0] for sequence in SEQUENCES]
+    assert rows == [64, 32, 256, 32, 128, 32]
+    for one, other in zip(alone, loaded.predict(SEQUENCES), strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=0, atol=0.02)
+
+
 def test_precision_follows_the_hardware(monkeypatch):
     for amx, avx, expected in (
         (True, False, torch.bfloat16),

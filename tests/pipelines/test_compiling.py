@@ -19,6 +19,7 @@ from pipelines.resources import (
     PREDICT_SECONDS,
     SHORT_SECONDS,
     TRAIN_SECONDS,
+    USER,
 )
 from prottune import __version__
 
@@ -72,7 +73,7 @@ ON_GPUS = [("finetune", "train"), ("finetune", "evaluate"), ("predict", "predict
 SECONDS = {
     "train": TRAIN_SECONDS,
     "predict": PREDICT_SECONDS,
-    **dict.fromkeys(("ingest", "evaluate", "split", "merge"), LONG_SECONDS),
+    **dict.fromkeys(("ingest", "evaluate", "deploy", "split", "merge"), LONG_SECONDS),
 }
 
 
@@ -160,10 +161,24 @@ def test_image_parameters_default_to_this_version(graph: str) -> None:
     assert parameters["torch_image"]["defaultValue"] == f"prottune-torch:{__version__}"
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_the_form_says_what_each_parameter_means(graph: str) -> None:
+    parameters = graph_of(graph).spec["root"]["inputDefinitions"]["parameters"]
+    assert [name for name, entry in parameters.items() if len(entry.get("description", "")) < 15] == []
+
+
 @pytest.mark.parametrize(("graph", "task"), EVERY_TASK)
 def test_every_task_has_a_time_limit(graph: str, task: str) -> None:
     limit = graph_of(graph).platform(task)["activeDeadlineSeconds"]
     assert limit == str(SECONDS.get(task, SHORT_SECONDS))
+
+
+@pytest.mark.parametrize(("graph", "task"), EVERY_TASK)
+def test_no_step_runs_as_root(graph: str, task: str) -> None:
+    context = graph_of(graph).platform(task)["securityContext"]
+    assert context == {"runAsUser": str(USER), "runAsGroup": str(USER), "runAsNonRoot": True}
+    image = (Path(__file__).parents[2] / "components/Dockerfile").read_text()
+    assert image.count("\nUSER ") == image.count(f"\nUSER {USER}:{USER}\n") > 0
 
 
 @pytest.mark.parametrize(("graph", "task"), EVERY_TASK)

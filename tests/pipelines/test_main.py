@@ -35,8 +35,8 @@ def test_compile_writes_the_committed_graph(tmp_path: Path, capsys: pytest.Captu
     ("words", "line"),
     [
         (
-            ["submit"],
-            "error: unknown verb 'submit'; `python -m pipelines --help` lists them",
+            ["upload"],
+            "error: unknown verb 'upload'; `python -m pipelines --help` lists them",
         ),
         (["run"], "error: missing --source; `python -m pipelines run --help` lists all"),
         (["run", "guess"], "error: unknown graph 'guess'; expected one of finetune, predict"),
@@ -44,7 +44,10 @@ def test_compile_writes_the_committed_graph(tmp_path: Path, capsys: pytest.Captu
         (["run", "predict", "--source", "x", "--num-shards", "0"], "error: num_shards=0: expected 1 to "),
         (["run", "--source", "x", "--epochs", "0"], "error: epochs=0: expected at least 1"),
         (["run", "--source", "x", "--cut", "middle"], "error: cut='middle': expected one of "),
-        (["run", "--source", "x", "--deploy-to", "moon"], "error: to='moon': expected one of local, kserve"),
+        (
+            ["run", "--source", "x", "--deploy-to", "moon"],
+            "error: to='moon': expected one of auto, local, kserve",
+        ),
     ],
     ids=" ".join,
 )

@@ -6,16 +6,8 @@ from typing import Any
 import pytest
 
 from pipelines.compiling import GRAPHS
-from pipelines.parameters import (
-    ADDRESSES,
-    CLUSTER_ONLY,
-    RENAMED,
-    SETTINGS,
-    check,
-    field_docs,
-    parameters,
-    run_flags,
-)
+from pipelines.meanings import ADDRESSES, RENAMED, SETTINGS, field_docs
+from pipelines.parameters import CLUSTER_ONLY, check, parameters, run_flags
 from prottune.errors import ConfigError
 from prottune.flags import parse_flags
 from prottune.training.settings import TrainConfig
@@ -45,6 +37,7 @@ NOT_OFFERED = {
     "keep_checkpoints": "two: the newest, and the one before it if the newest is damaged",
     "rank_timeout_seconds": "a guard, not a choice",
     "max_known_share": "a guard: of the records that a model was trained from it knows no test protein",
+    "explained_mistakes": "pictures of the page; prottune explain makes them for any protein",
     "num_bootstraps": "1000 resamples serve two digits; nobody should report fewer",
     "bootstrap_seed": "an interval does not depend on it in the digits shown",
     "max_location_loss": "a guard, wide on purpose; max_loss_to_champion is the choice",
@@ -52,6 +45,12 @@ NOT_OFFERED = {
     "max_calibration_error": "a guard: temperature is fitted, so more than this is a fault",
     "max_probability_difference": "what bf16 serving may differ by; more is a fault",
     "ready_timeout_seconds": "a guard, not a choice",
+    "rollout_seconds": "a guard, not a choice",
+    "cpu": "goes with the image and the kind of model: the ServingRuntime of manifests/ says it",
+    "memory": "goes with cpu",
+    "namespace": "a run serves in its own namespace, where its account has rights",
+    "service_account": "comes with manifests/, as the name here does",
+    "endpoint": "KServe tells it; for who deploys from outside the cluster",
 }
 NOT_OFFERED_IN_PREDICT = {
     "max_megabytes": "a guard, not a choice",
@@ -135,7 +134,7 @@ def test_run_refuses_a_flag_for_the_cluster() -> None:
         ("epochs", 0, "epochs=0: expected at least 1"),
         ("on_conflict", "maybe", "on_conflict='maybe': expected one of refuse, drop"),
         ("min_gate_proteins", 0, "min_gate_proteins=0"),
-        ("deploy_to", "moon", "to='moon': expected one of local, kserve"),
+        ("deploy_to", "moon", "to='moon': expected one of auto, local, kserve"),
         ("cut", "middle", "cut"),
     ],
 )

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from letters import LettersPredictor
 from prometheus_client import REGISTRY
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -21,8 +22,11 @@ from starlette.routing import Route
 from starlette.types import Message, Scope
 
 from prottune.errors import ConfigError
+from prottune.serving.exchange import WITHOUT_TOKEN
 from prottune.serving.guard import Guard
 from prottune.serving.logs import note, set_up_logging
+from prottune.serving.predictor import LocationPredictor
+from prottune.serving.routes import application
 from prottune.serving.settings import ServeConfig
 
 PREDICT = "/v1/models/prottune:predict"
@@ -374,6 +378,35 @@ def test_a_request_that_outlasts_the_drain_is_told_so() -> None:
 
     caller = asyncio.run(cut())
     assert (caller.status, caller.headers[b"retry-after"]) == (503, b"1")
+
+
+@pytest.fixture
+def endpoint(token_file: str) -> Guard:
+    """The guard in front of the real routes."""
+    config = ServeConfig(token_file=token_file)
+    model = LocationPredictor(LettersPredictor(), config, "7")
+    model.load()
+    return Guard(application(model, config), config)
+
+
+def test_of_the_real_routes_only_probes_metrics_and_the_page_need_no_token(endpoint: Guard) -> None:
+    routes = {(method, route.path) for route in endpoint.app.routes for method in route.methods}
+    open_to_all = {
+        (method, path)
+        for method, path in routes
+        if asked(endpoint, method, path.replace("{model_name}", "prottune")).status_code != 401
+    }
+    assert open_to_all == {("GET", path) for path in WITHOUT_TOKEN}
+
+
+def test_a_real_request_is_logged_with_its_route_and_its_number_of_sequences(
+    endpoint: Guard, log_lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    headers = {"Authorization": "Bearer open-sesame-0123456789"}
+    content = b'{"instances": ["MKT", "KKK"]}'
+    assert asked(endpoint, "POST", PREDICT, content=content, headers=headers).status_code == 200
+    (line,) = [line for line in log_lines() if "route" in line]
+    assert (line["route"], line["status"], line["num_sequences"]) == (PREDICT_ROUTE, 200, 2)
 
 
 @pytest.fixture

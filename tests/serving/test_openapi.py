@@ -48,6 +48,7 @@ def test_a_token_is_asked_for_everywhere_but_by_probes_and_metrics() -> None:
         path for path, methods in described["paths"].items() if methods.get("get", {}).get("security") == []
     }
     assert free == {
+        "/",
         "/metrics",
         "/v1/models/prottune",
         "/v2/health/live",

@@ -216,6 +216,16 @@ def test_bad_input_is_refused_with_words(app: FastAPI, path: str, body: bytes, w
     assert re.search(words, reply.json()["error"]), reply.json()["error"]
 
 
+@pytest.mark.parametrize("field", ["name", "datatype", "data", "parameters", "id", "outputs"])
+def test_a_refusal_quotes_little_of_what_was_sent(app: FastAPI, field: str) -> None:
+    long = "m1" * 2000
+    spoilt = {"data": [long], "parameters": {long: []}, "outputs": [{"name": long}]}.get(field, long)
+    body = tensor(["M"]) | ({field: spoilt} if field in ("id", "outputs") else {})
+    body["inputs"][0] |= {field: spoilt}
+    reply = ask(app, "POST", INFER, json=body)
+    assert (reply.status_code, len(reply.json()["error"]) < 200) == (400, True), reply.text
+
+
 def test_only_the_outputs_that_are_asked_for_come_and_in_that_order(app: FastAPI) -> None:
     asked = [{"name": "classes"}, {"name": "location", "parameters": {"binary_data": False}}]
     reply = ask(app, "POST", INFER, json=tensor(["KKK"]) | {"outputs": asked, "id": "a"}).json()

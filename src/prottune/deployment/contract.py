@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from prottune.errors import DeploymentError
 MODEL_NAME = "prottune"
 _TIMEOUT_SECONDS = 60.0
 _SUM_TOLERANCE = 1e-3
+_BUSY = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+"""What an endpoint answers that others keep busy; asked twice more."""
+_LONGEST_PAUSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -146,12 +150,17 @@ def _number_or_none(value: Any) -> float | None:
 
 
 def _post(client: httpx.Client, path: str, body: Mapping[str, Any]) -> Any:
-    try:
-        reply = client.post(path, json=body)
-    except httpx.HTTPError as error:
-        raise DeploymentError(
-            f"{client.base_url}{path}: no answer ({type(error).__name__}: {error})"
-        ) from error
+    for is_last in (False, False, True):
+        try:
+            reply = client.post(path, json=body)
+        except httpx.HTTPError as error:
+            raise DeploymentError(
+                f"{client.base_url}{path}: no answer ({type(error).__name__}: {error})"
+            ) from error
+        if is_last or reply.status_code not in _BUSY:
+            break
+        wait = reply.headers.get("Retry-After", "")
+        time.sleep(min(float(wait) if wait.isdigit() else 1.0, _LONGEST_PAUSE_SECONDS))
     if reply.status_code != httpx.codes.OK:
         raise DeploymentError(
             f"{client.base_url}{path}: {reply.status_code} {reply.text[:300]!r}, expected 200"

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import httpx
+
 from prottune.deployment.settings import DeployConfig
+
+READY_PATH = "/v2/models/prottune/ready"
 
 
 @dataclass(frozen=True)
@@ -28,3 +32,11 @@ class Deployment(Protocol):
     ) -> AbstractContextManager[Endpoint]:
         """Serve the model in `folder`, which `model_uri` names for machines elsewhere, and wait until it is
         ready."""
+
+
+def is_answering(client: httpx.Client, url: str) -> bool:
+    """Whether the endpoint says that its model is ready."""
+    try:
+        return client.get(url + READY_PATH).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False

@@ -16,11 +16,10 @@ from typing import IO
 
 import httpx
 
-from prottune.deployment.endpoint import Endpoint
+from prottune.deployment.endpoint import Endpoint, is_answering
 from prottune.deployment.settings import DeployConfig
 from prottune.errors import DeploymentError
 
-_READY_PATH = "/v2/models/prottune/ready"
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 20.0
 _LAST_WORDS = 5
@@ -78,17 +77,10 @@ def _wait_until_ready(child: subprocess.Popen[bytes], log: IO[bytes], deadline: 
         while time.monotonic() < deadline:
             if (code := child.poll()) is not None:
                 raise DeploymentError(f"the server ended with exit code {code}: {_last_words(log)}")
-            if (url := _announced_address(log)) and _is_ready(client, url):
+            if (url := _announced_address(log)) and is_answering(client, url):
                 return url
             time.sleep(_POLL_SECONDS)
     raise DeploymentError(f"the server was not ready in time; its last words: {_last_words(log)}")
-
-
-def _is_ready(client: httpx.Client, url: str) -> bool:
-    try:
-        return client.get(url + _READY_PATH).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
 
 
 def _announced_address(log: IO[bytes]) -> str:

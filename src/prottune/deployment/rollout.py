@@ -1,112 +1,122 @@
-"""A model that is replaced while it is asked: the new one comes up, is checked, takes over, the old one ends.
+"""A rollout: one revision takes the place of another, and goes again if it does not prove itself.
 
-    with rolling(model, config, "1") as rollout:
-        ... clients ask rollout.url ...
-        rollout.replace(better_model, "2")
-
-On this machine: both servers are children of this program, behind a switch (`switch.py`).
+A Lease is held meanwhile, so there is one rollout at a time, and what served before it is noted there. Who
+comes after a rollout that died finds the note: what was there before is still what to go back to. The note
+is no annotation of the InferenceService, because KServe would give it to the pods and start them all anew.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import threading
-from collections.abc import Coroutine, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from prottune.deployment.contract import check_endpoint
-from prottune.deployment.local import LocalDeployment
-from prottune.deployment.settings import DeployConfig, DeployReport
-from prottune.deployment.switch import Switch
+from prottune.cluster.connection import Cluster
+from prottune.cluster.lease import PATIENCE_SECONDS, Lease, renewed
+from prottune.cluster.objects import INFERENCE_SERVICES, LEASES, Object, annotations_of
+from prottune.deployment.contract import MODEL_NAME
+from prottune.deployment.revision import PREFIX, Revision, check_mode
+from prottune.errors import ClusterError, ConfigError, DeploymentError
 
-DRAIN_SECONDS = 30.0
-"""What a replaced server gets to answer the requests that it has."""
-
-_Result = TypeVar("_Result")
-
-_log = logging.getLogger(__name__)
-
-
-@contextmanager
-def rolling(model: Path, config: DeployConfig, model_version: str, port: int = 0) -> Iterator[Rollout]:
-    """Serve a model at an address of this machine that can be given other models; nothing is left at the end.
-
-    Raises: as `Rollout.replace` does.
-    """
-    with _event_loop() as loop:
-        rollout = Rollout(config, loop, port)
-        try:
-            rollout.replace(model, model_version)
-            yield rollout
-        finally:
-            rollout.close()
+ROLLOUT_LEASE = "prottune-rollout"
+STABLE_NOTE = f"{PREFIX}stable"
+"""What served when the rollout began, as `Revision.text`; `null` if nothing did."""
+_NOTES = (STABLE_NOTE,)
 
 
 class Rollout:
-    """One address, and the server that is behind it now; made by `rolling`."""
+    """One attempt to put a revision in the place of what serves."""
 
-    def __init__(self, config: DeployConfig, loop: asyncio.AbstractEventLoop, port: int) -> None:
-        self.url = ""
-        self._config, self._loop, self._port = config, loop, port
-        self._switch: Switch | None = None
-        self._server = ExitStack()
+    def __init__(self, cluster: Cluster, revision: Revision) -> None:
+        self._cluster, self.revision = cluster, revision
+        self._lease = Lease(cluster, ROLLOUT_LEASE, f"the rollout of {revision}")
+        self.stable: Revision | None = None
+        """What to go back to; None if nothing served before."""
+        self._is_settled = False
+        """Whether the note may go: what is there has proved itself, or is what was there before."""
 
-    def replace(self, model: Path, model_version: str, config: DeployConfig | None = None) -> DeployReport:
-        """Serve this model instead, once it has shown that it answers as it should; no request is lost.
+    def is_done(self) -> bool:
+        """Whether the revision is there already and proved itself when it was put there."""
+        service = self._cluster.get(INFERENCE_SERVICES, MODEL_NAME)
+        if service is None or not self.revision.is_on(service):
+            return False
+        lease = self._cluster.get(LEASES, ROLLOUT_LEASE)
+        return lease is None or STABLE_NOTE not in annotations_of(lease)
 
-        `config` says how it is checked; without one, as the first model was.
+    @contextmanager
+    def begun(self, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
+        """Put the revision there, and keep every other rollout out for the length of the block.
 
-        Raises: DeploymentError if the new server does not come up or fails its contract test, ArtifactError
-            if the folder is no model. The server that was there before then goes on as if nothing had been.
+        The note of what served before goes when the block ends well or the rollout was undone. Otherwise it
+        stays for whoever comes next.
+
+        Raises: ClusterError if another rollout goes on; DeploymentError if somebody changes the endpoint
+            without a rollout; ConfigError if it cannot be changed at all.
         """
-        from prottune.model.golden import read_golden  # here: it imports the model's packages
-
-        golden, config = read_golden(model), config or self._config
-        with ExitStack() as new:
-            endpoint = new.enter_context(LocalDeployment().endpoint(model, "", config, model_version))
-            difference = check_endpoint(endpoint.url, golden, config, model_version)
-            self._turn_to(endpoint.url)
-            before, self._server = self._server, new.pop_all()
-        before.close()
-        return DeployReport(
-            url=self.url,
-            model_version=model_version,
-            num_golden=len(golden),
-            largest_difference=difference,
-            seconds_to_ready=endpoint.seconds_to_ready,
-            still_running=True,
-        )
-
-    def close(self) -> None:
-        """Take no more connections, and end the server."""
-        if self._switch is not None:
-            self._run(self._switch.close())
-        self._server.close()
-
-    def _turn_to(self, url: str) -> None:
-        if self._switch is None:
-            self._switch = Switch(url)
-            self.url = self._run(self._switch.start(self._port))
-            return
-        if unanswered := self._run(self._switch.turn_to(url, DRAIN_SECONDS)):
-            _log.warning("%d requests were not answered within %g s", unanswered, DRAIN_SECONDS)
-
-    def _run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-
-@contextmanager
-def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop in a thread of its own; at the end what still runs in it is cancelled."""
-    with asyncio.Runner() as runner:
-        loop, ended = runner.get_loop(), asyncio.Event()
-        thread = threading.Thread(target=runner.run, args=(ended.wait(),), name="switch", daemon=True)
-        thread.start()
+        self._lease.take(patience_seconds)
         try:
-            yield loop
-        finally:
-            loop.call_soon_threadsafe(ended.set)
-            thread.join()
+            with renewed(self._lease):
+                self._begin()
+                yield
+        except BaseException:
+            with suppress(ClusterError, ConfigError):  # the reason that ended the block is the one to tell
+                self._lease.release(forget=_NOTES if self._is_settled else ())
+            raise
+        self._lease.release(forget=_NOTES)
+
+    def undo(self) -> bool:
+        """Put back what served before, or take the endpoint away if nothing did; False if somebody else has
+        put another revision there, which is left alone."""
+        left_alone = False
+
+        def before(service: Object | None) -> Object | None:
+            nonlocal left_alone
+            left_alone = service is not None and Revision.on(service).name not in self._own_names()
+            if left_alone or service is None:
+                return service
+            if self.stable is None:
+                return None
+            return service if self.stable.is_on(service) else self.stable.put_on(service)
+
+        self._cluster.settle(INFERENCE_SERVICES, MODEL_NAME, before)
+        self._is_settled = True
+        return not left_alone
+
+    def _own_names(self) -> set[str]:
+        return {self.revision.name} | ({self.stable.name} if self.stable else set())
+
+    def _begin(self) -> None:
+        """Note what serves, unless a rollout that died has noted what served, and put the revision there."""
+        service = self._cluster.get(INFERENCE_SERVICES, MODEL_NAME)
+        there = Revision.on(service) if service else None
+        if is_first := STABLE_NOTE not in self._lease.notes:
+            self._lease.note(STABLE_NOTE, there.text if there else "null")
+        self.stable = Revision.parse(self._lease.notes[STABLE_NOTE])
+        try:
+            self._replace(there.name if there else None)
+        except (DeploymentError, ConfigError):  # nothing was written
+            self._is_settled = is_first
+            raise
+
+    def _replace(self, seen: str | None) -> None:
+        """Put the revision in the place of the one seen; whoever was quicker is left alone."""
+
+        def after(service: Object | None) -> Object:
+            there = Revision.on(service) if service else None
+            name = there.name if there else None
+            if service is not None and self.revision.is_on(service):
+                return service
+            if name not in (seen, self.revision.name):
+                raise DeploymentError(
+                    f"{self.revision} was not deployed: {there or 'nothing'} was put there meanwhile"
+                )
+            if service is not None:
+                _check_changeable(service)
+            return self.revision.put_on(service)
+
+        self._cluster.settle(INFERENCE_SERVICES, MODEL_NAME, after)
+
+
+def _check_changeable(service: Object) -> None:
+    check_mode(service)
+    if service["metadata"].get("deletionTimestamp"):
+        raise DeploymentError(f"InferenceService {MODEL_NAME} is being deleted; deploy again when it is gone")

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from prottune.artifacts import read_manifest
+from prottune.cluster.connection import in_cluster
 from prottune.deployment.contract import check_endpoint
 from prottune.deployment.endpoint import Deployment
 from prottune.deployment.kserve import KServeDeployment
@@ -17,10 +18,11 @@ from prottune.storage import fetch_folder, s3_uri
 def deploy(model_uri: str, config: DeployConfig, model_version: str) -> DeployReport:
     """Serve a model, ask it its golden sequences, and say how it answered.
 
-    A local endpoint is stopped after the check. `model_version` is what every answer must carry.
+    A local endpoint is stopped after the check; in a cluster the model serves from then on, or what served
+    before it serves again. `model_version` is what every answer must carry.
 
     Raises: ArtifactError if the model is missing or damaged; DeploymentError if its endpoint does not become
-        ready or answers otherwise than the model did when it was made.
+        ready or answers otherwise than the model did when it was made; ClusterError if the cluster is away.
     """
     with tempfile.TemporaryDirectory(prefix="prottune-deploy-") as scratch:
         folder = fetch_folder(s3_uri(model_uri), Path(scratch) / "model")
@@ -41,4 +43,5 @@ def deploy(model_uri: str, config: DeployConfig, model_version: str) -> DeployRe
 
 
 def _deployment(config: DeployConfig) -> Deployment:
-    return KServeDeployment() if config.to == "kserve" else LocalDeployment()
+    to_cluster = in_cluster() if config.to == "auto" else config.to == "kserve"
+    return KServeDeployment() if to_cluster else LocalDeployment()

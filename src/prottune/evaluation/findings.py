@@ -15,7 +15,9 @@ from prottune.evaluation.exam import SCORED_SPLITS, Answer, Exam
 from prottune.evaluation.gate import Comparison, Decision, GateScores
 from prottune.evaluation.leakage import ChampionKnowledge
 from prottune.evaluation.membrane import MembraneScores
+from prottune.evaluation.mistakes import Explained, surest_mistakes
 from prottune.evaluation.relatives import Relatives
+from prottune.explanation import strongest_stretch
 from prottune.records import Split
 
 _HEADLINE = ("accuracy", "macro_f1", "mcc", "baseline")
@@ -40,6 +42,8 @@ class Findings:
     candidate: Scores
     trust: Scores
     """What the candidate's probabilities are worth."""
+    explained: Explained
+    """Which residues misled the candidate in the first of its surest mistakes."""
     floor: Scores
     membrane: MembraneScores
     """Of the second task, which has no say in the decision."""
@@ -80,12 +84,6 @@ class Findings:
 
     def _mistakes(self, split: Split) -> list[dict[str, Any]]:
         """The wrong answers of which the candidate was surest, the surest first."""
-        rows = [
-            row
-            for row in self.exam.rows(split)
-            if self.answers[row].location != self.exam.scored[row].location
-        ]
-        rows.sort(key=lambda row: (-self.answers[row].probability, self.exam.scored[row].accession))
         return [
             {
                 "accession": self.exam.scored[row].accession,
@@ -96,9 +94,23 @@ class Findings:
                 "truncated": bool(self.answers[row].truncated),
                 "relative": self.relatives.accessions[row],
                 "identity": self.relatives.identities[row],
+                "misled_by": self._misled_by(row),
             }
-            for row in rows[:_NUM_MISTAKES]
+            for row in surest_mistakes(self.exam, self.answers, split)[:_NUM_MISTAKES]
         ]
+
+    def _misled_by(self, row: int) -> dict[str, Any] | None:
+        """The stretch that speaks most for a wrong answer; None where no residues were scored."""
+        if (attribution := self.explained.get(row)) is None:
+            return None
+        (first, last), share = strongest_stretch(np.nan_to_num(attribution.scores_R))
+        return {
+            "first": first,
+            "last": last,
+            "share": share,
+            "complete": attribution.is_complete,
+            "steps": attribution.steps,
+        }
 
     @property
     def verdict(self) -> dict[str, Any]:

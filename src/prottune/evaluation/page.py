@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from prottune.evaluation import page_scores, page_trust
+from prottune.artifacts import Manifest
+from prottune.evaluation import page_mistakes, page_scores, page_trust
 from prottune.evaluation.findings import Findings
 from prottune.evaluation.summary import VERDICTS, headline
 from prottune.evaluation.wording import FIGURES, FLOOR, interval_of
@@ -30,7 +31,7 @@ def write_evaluation_page(path: Path, findings: Findings) -> None:
             ("Do the probabilities mean what they say?", page_trust.reliability_section),
             ("Only the surest answers", page_trust.rejection_section),
             ("Unlike the training proteins", page_trust.unlike_training_section),
-            ("The surest mistakes", page_scores.mistakes_section),
+            ("The surest mistakes", page_mistakes.mistakes_section),
         ]
     if findings.membrane[Split.TEST] is not None:
         sections.append(("Second task: bound to a membrane, or soluble?", page_scores.membrane_section))
@@ -87,14 +88,14 @@ def _provenance(findings: Findings) -> str:
     }
     data: dict[str, object] = {
         "records": records.digest,
-        **{f"made from {name}": value for name, value in sorted(records.inputs.items())},
+        **_made_from(records),
         "label set": f"{records.facts['label_set']}: {', '.join(findings.exam.locations)}",
         "proteins": _counts(findings),
         **_in_words(records.settings),
     }
     made: dict[str, object] = {
         "model": model.digest,
-        **{f"made from {name}": value for name, value in sorted(model.inputs.items())},
+        **_made_from(model),
         **_in_words(described),
     }
     if "champion" in findings.manifests:
@@ -107,6 +108,10 @@ def _provenance(findings: Findings) -> str:
             "software", {**records.versions, **model.versions, **findings.description.get("versions", {})}
         )
     )
+
+
+def _made_from(manifest: Manifest) -> dict[str, object]:
+    return {f"made from {name}": value for name, value in _in_words(manifest.inputs).items()}
 
 
 def _counts(findings: Findings) -> str:

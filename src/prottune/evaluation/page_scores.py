@@ -192,24 +192,6 @@ def locations_section(findings: Findings) -> str:
     return chart + table(columns, rows)
 
 
-def mistakes_section(findings: Findings) -> str:
-    """The wrong answers of which the model was surest, by name."""
-    columns = {
-        "accession": "protein",
-        "location": "true location",
-        "predicted": "answered",
-        "probability": "probability",
-        "num_residues": "residues",
-        "relative": "nearest in training",
-        "identity": "identity",
-    }
-    rows = [
-        ["none" if mistake[key] is None else mistake[key] for key in columns]
-        for mistake in findings.metrics[Split.TEST]["mistakes"]
-    ]
-    return table(list(columns.values()), rows) if rows else paragraph("There is none.")
-
-
 def membrane_section(findings: Findings) -> str:
     """Scores of the second task, on both splits."""
     text = ""

@@ -95,4 +95,23 @@ def unlike_training_section(findings: Findings) -> str:
             f" It is right about {percent(flagged['accuracy'])} of these, and about "
             f"{percent(flagged['accuracy_of_others'])} of the others."
         )
-    return paragraph(words)
+    return paragraph(words) + _strangers(flagged.get("strangers"))
+
+
+def _strangers(found: Mapping[str, Any] | None) -> str:
+    """How well the model tells proteins from what only looks like them."""
+    if found is None:
+        return paragraph("The model does not say how unlike a protein is.")
+    if "num_not_finite" in found:
+        return paragraph("What the model says of shuffled and random sequences is not all finite numbers.")
+    rows: list[list[object]] = [
+        [words, found[name]["auroc"], percent(found[name]["share_flagged"])]
+        for name, words in _STRANGERS.items()
+    ]
+    rows.append(["as they are", None, percent(found["share_flagged"])])
+    note = (
+        "Does it see what is no protein at all? The area under the ROC curve is the chance that such a "
+        "sequence looks more unlike training than a test protein does: 0.5 is what a coin reaches."
+    )
+    heading = f"{found['num_proteins']:,} test proteins"
+    return table([heading, "area under the ROC curve", "flagged"], rows) + paragraph(note)

@@ -26,6 +26,9 @@ class EvaluateConfig:
     max_known_share: float = 0.01
     """A model whose own training held more than this share of the official test is refused, by name. Of the
     gate split, which decides, it may have seen not one protein."""
+    explained_mistakes: int = 5
+    """For so many of the surest mistakes on the official test the page shows which residues misled the model;
+    0 for none."""
     num_bootstraps: int = 1000
     """Resamples behind each 95 % interval."""
     bootstrap_seed: int = 43
@@ -38,6 +41,8 @@ class EvaluateConfig:
         for name in ("min_gate_proteins", "min_location_proteins"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected at least 1")
+        if self.explained_mistakes < 0:
+            raise ConfigError(f"explained_mistakes={self.explained_mistakes}: expected at least 0")
         if self.num_bootstraps < 100:
             raise ConfigError(f"num_bootstraps={self.num_bootstraps}: expected at least 100")
 

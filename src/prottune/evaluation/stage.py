@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from prottune.evaluation.exam import (
     SCORED_SPLITS,
     Answer,
     Exam,
+    Model,
     ModelLoader,
     ask,
     ask_floor,
@@ -31,12 +33,20 @@ from prottune.evaluation.groups import Groups, divide, score_divisions
 from prottune.evaluation.leakage import ChampionKnowledge, champion_knowledge, refuse_contaminated
 from prottune.evaluation.matching import obstacle_of, read_description, refuse_mismatch
 from prottune.evaluation.membrane import score_membrane
-from prottune.evaluation.metrics import Floats
+from prottune.evaluation.metrics import Bools, Floats
+from prottune.evaluation.mistakes import (
+    Attribute,
+    AttributorLoader,
+    Explained,
+    explain_mistakes,
+    load_attributor,
+)
 from prottune.evaluation.page import write_evaluation_page
 from prottune.evaluation.relatives import Relatives, find_relatives
 from prottune.evaluation.reliability import confident_answers, judge_probabilities
 from prottune.evaluation.roc import micro_average_roc
 from prottune.evaluation.settings import EvaluateConfig, EvaluateReport
+from prottune.evaluation.strangers import score_unlike_training
 from prottune.evaluation.summary import summary_markdown
 from prottune.records import Split, slug
 
@@ -55,6 +65,7 @@ def evaluate(  # noqa: PLR0917  # the shape that every stage has
     champion_version: str = "",
     *,
     load_model: ModelLoader = load_predictor,
+    load_attributor: AttributorLoader = load_attributor,
 ) -> EvaluateReport:
     """Score a model on the official test and the gate split, beside the floor, and decide on its promotion.
 
@@ -74,7 +85,8 @@ def evaluate(  # noqa: PLR0917  # the shape that every stage has
     with new_folder(report, "evaluate", config, inputs) as draft:
         is_known = refuse_contaminated(model, exam, config.max_known_share)
         relatives = find_relatives(exam)
-        answers = ask(load_model(model), exam.scored, "candidate")
+        asked = load_model(model)
+        answers = ask(asked, exam.scored, "candidate")
         groups = divide(exam, relatives.has_relative | is_known, [answer.truncated for answer in answers])
         probabilities = table_of_probabilities(answers, len(exam.locations))
         candidate = _score_splits(exam, probabilities, groups, config)
@@ -88,7 +100,14 @@ def evaluate(  # noqa: PLR0917  # the shape that every stage has
             is_known=is_known,
             relatives=relatives,
             candidate=candidate,
-            trust=_trust(exam, answers, probabilities, description.get("temperature", 1.0)),
+            trust=_trust(
+                exam,
+                answers,
+                probabilities,
+                description.get("temperature", 1.0),
+                strangers=_tell_strangers(asked, exam, is_known),
+            ),
+            explained=_explain(exam, answers, candidate, partial(load_attributor, model), config),
             floor=floor,
             membrane=score_membrane(exam, answers, config),
             comparison=comparison,
@@ -135,7 +154,20 @@ def _score_splits(exam: Exam, probabilities_NC: Floats, groups: Groups, config: 
     return scores
 
 
-def _trust(exam: Exam, answers: Sequence[Answer], probabilities_NC: Floats, temperature: float) -> Scores:
+def _tell_strangers(model: Model, exam: Exam, is_known_N: Bools) -> dict[str, Any] | None:
+    """How well a model tells what is no protein from official test proteins that it was not trained on."""
+    rows = exam.rows(Split.TEST)
+    return score_unlike_training(model, [exam.scored[row].sequence for row in rows[~is_known_N[rows]]])
+
+
+def _trust(
+    exam: Exam,
+    answers: Sequence[Answer],
+    probabilities_NC: Floats,
+    temperature: float,
+    *,
+    strangers: dict[str, Any] | None,
+) -> Scores:
     """What each split shows of the candidate's probabilities; nothing where they are not finite."""
     flags_N2 = np.array([(answer.confident, answer.unlike_training) for answer in answers], dtype=bool)
     trust = {}
@@ -149,7 +181,22 @@ def _trust(exam: Exam, answers: Sequence[Answer], probabilities_NC: Floats, temp
                 is_unlike_K, chosen_KC.argmax(axis=1) == truth_K
             )
             trust[split]["roc"] = micro_average_roc(truth_K, chosen_KC)
+    if trust[Split.TEST] and strangers is not None:
+        trust[Split.TEST]["unlike_training"]["strangers"] = strangers
     return trust
+
+
+def _explain(
+    exam: Exam,
+    answers: Sequence[Answer],
+    scores: Scores,
+    load: Callable[[], Attribute],
+    config: EvaluateConfig,
+) -> Explained:
+    """Which residues misled the candidate; nothing of one whose answers are not finite."""
+    if "accuracy" not in scores[Split.TEST]:
+        return {}
+    return explain_mistakes(exam, answers, config.explained_mistakes, load)
 
 
 def _compare(

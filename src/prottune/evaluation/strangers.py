@@ -13,6 +13,7 @@ import numpy as np
 from prottune.alphabet import STANDARD_RESIDUES
 from prottune.evaluation.membrane import area_under_curve
 
+SEED = 43
 NUM_ASKED = 500
 """Proteins that strangers are made from: the standard error of an area under the curve is 0.02 then."""
 
@@ -32,7 +33,7 @@ class Model(Protocol):
     def predict(self, sequences: Sequence[str], /) -> Sequence[Likened]: ...
 
 
-def score_unlike_training(model: Model, sequences: Sequence[str], seed: int) -> dict[str, Any] | None:
+def score_unlike_training(model: Model, sequences: Sequence[str], seed: int = SEED) -> dict[str, Any] | None:
     """Say how well a model tells strangers from proteins; None if it says nothing of likeness.
 
     The proteins should be none that it was trained on: those look more familiar than others ever will. Of

@@ -1,12 +1,15 @@
 """Which residues speak for an answer: integrated gradients, one score a residue.
 
-Shapes: S copies of one protein, L tokens of it, R residues of it, D width of a token's vector, O outputs.
+Each protein is compared with random ones of its length (expected gradients). Why these, and why centred
+logits: docs/decisions/006-explanations.md.
+
+Shapes: S copies of one protein, L tokens of it, R residues of it, D width of a token's vector, C locations.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,14 +19,20 @@ import torch
 from captum.attr import LayerIntegratedGradients
 from torch import Tensor
 
-from prottune.alphabet import clean, cut, encode, kept_ends
+from prottune.alphabet import STANDARD_RESIDUES, clean, cut, encode, kept_ends
 from prottune.errors import ConfigError
-from prottune.model.classifier import LocationModel
+from prottune.model.classifier import LocationModel, split_logits
 from prottune.model.inference import Predictor
 from prottune.model.packed import PackedBatch
 
+NUM_BASELINES = 4
+"""Random proteins that each protein is compared with: with 16 the scores agreed hardly better with what
+happens when residues are exchanged."""
+_BASELINE_SEED = 43
+
 FIRST_STEPS, MAX_STEPS = 32, 512
-"""Points between baseline and protein at which gradients are taken: doubled until the scores add up."""
+"""Points between baselines and protein at which gradients are taken, shared out among the baselines: doubled
+until the scores add up."""
 
 MAX_ERROR = 0.02
 """The scores add up when their sum is off by at most this share of the difference of logits, or of 1."""
@@ -36,8 +45,8 @@ TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32_768}
 class Attribution:
     """How much each residue speaks for a location; less than 0 speaks against it.
 
-    A score is what the residue adds to the location's logit, compared with a protein of the same length in
-    which nobody knows any residue (X).
+    A score is what the residue adds to the location's centred logit (its logit less the mean over all
+    locations, which is also its log probability less their mean), compared with random residues.
     """
 
     location: str
@@ -45,11 +54,11 @@ class Attribution:
     sequence: str
     """The whole protein as prottune reads it."""
     scores_R: npt.NDArray[np.float64]
-    """One a residue of the whole protein; NaN for those that the model did not read."""
+    """One a residue of the whole protein; NaN for those that the model did not read, 0 for an X."""
     left_out: tuple[int, int] | None
     """First and last residue, from 1, of those that the cut left out; None if the protein was read whole."""
     difference: float
-    """Logit of the location for this protein, less that for the same length of X."""
+    """Centred logit of the location for this protein, less its mean over the random proteins."""
     steps: int
 
     @property
@@ -98,38 +107,48 @@ def attribute(
     Raises: DataError for a sequence that is none; ConfigError for a location that the model does not know,
         or a model that was not loaded in fp32.
 
-    Source: Sundararajan et al. 2017, "Axiomatic attribution for deep networks", equation 1; a baseline of
-        unknown residues is prottune's choice.
+    Source: Sundararajan et al. 2017, "Axiomatic attribution for deep networks", equation 1; its mean over
+        several baselines: Erion et al. 2021, "Improving performance of deep learning models with axiomatic
+        attribution priors and expected gradients".
     """
     if location and location not in predictor.labels:
         raise ConfigError(f"location {location!r}: this model knows {', '.join(predictor.labels)}")
     whole = clean(sequence)
     read = cut(whole, predictor.max_residues, predictor.description.cut)
     model = _stock_copy(predictor.model)
-    ids_1L, unknown_1L = (_ids(text, model) for text in (read, "X" * len(read)))
-    with torch.no_grad():
-        logits_2O = _logits(model, torch.cat([ids_1L, unknown_1L])).double()
-    output = (
-        predictor.labels.index(location) if location else int(logits_2O[0, : len(predictor.labels)].argmax())
-    )
-    difference = float(logits_2O[0, output] - logits_2O[1, output])
-    head, left_out = _cut_range(len(whole), len(read), predictor)
 
     def logits(ids_SL: Tensor) -> Tensor:
         before_each()
-        return _logits(model, ids_SL)
+        return _centred_logits(model, ids_SL)
 
+    ids_1L, *baselines = (_ids(text, model) for text in (read, *random_baselines(read)))
+    with torch.no_grad():
+        logits_SC = torch.cat([logits(each_1L) for each_1L in (ids_1L, *baselines)]).double()
+    output = predictor.labels.index(location) if location else int(logits_SC[0].argmax())
+    difference = float(logits_SC[0, output] - logits_SC[1:, output].mean())
+    head, left_out = _cut_range(len(whole), len(read), predictor)
     integral = LayerIntegratedGradients(logits, model.base_model.get_input_embeddings())
     steps = FIRST_STEPS
     while True:
-        scores_L = _scores(integral, ids_1L, unknown_1L, output, steps)
-        scores_R = np.insert(scores_L, head, left_out)
+        scores_R = np.insert(_scores(integral, ids_1L, baselines, output, steps), head, left_out)
         found = Attribution(
             predictor.labels[output], whole, scores_R, _ends(head, len(left_out)), difference, steps
         )
         if found.is_complete or 2 * steps > MAX_STEPS:
             return found
         steps *= 2
+
+
+def random_baselines(sequence: str) -> list[str]:
+    """Proteins of the same length that a protein is compared with, always the same ones.
+
+    Residues are drawn alike from the 20. Where nobody knows a protein's residue (X), nobody knows theirs.
+    """
+    drawn = np.random.default_rng(_BASELINE_SEED).choice(
+        list(STANDARD_RESIDUES), (NUM_BASELINES, len(sequence))
+    )
+    is_unknown_R = np.array(list(sequence)) == "X"
+    return ["".join(np.where(is_unknown_R, "X", residues_R)) for residues_R in drawn]
 
 
 def _stock_copy(model: LocationModel) -> LocationModel:
@@ -154,26 +173,32 @@ def _ids(sequence: str, model: LocationModel) -> Tensor:
     return torch.from_numpy(encode([sequence])[0].astype(np.int64))[None].to(model.device)
 
 
-def _logits(model: LocationModel, ids_SL: Tensor) -> Tensor:
-    """Logits [S, O] of proteins of one length: no padding among them, so no mask decides anything."""
+def _centred_logits(model: LocationModel, ids_SL: Tensor) -> Tensor:
+    """The locations' logits less their mean, [S, C], of proteins of one length.
+
+    There is no padding among them, so no mask decides anything.
+    """
     batch = PackedBatch.from_ids(list(ids_SL.cpu().numpy()))
-    logits_SO: Tensor = model(batch.to(ids_SL.device))
-    return logits_SO
+    logits_SC, _ = split_logits(model(batch.to(ids_SL.device)), len(model.labels))
+    centred_SC: Tensor = logits_SC - logits_SC.mean(dim=1, keepdim=True)
+    return centred_SC
 
 
 def _scores(
-    integral: LayerIntegratedGradients, ids_1L: Tensor, unknown_1L: Tensor, output: int, steps: int
+    integral: LayerIntegratedGradients, ids_1L: Tensor, baselines: Sequence[Tensor], output: int, steps: int
 ) -> npt.NDArray[np.float64]:
-    """Integrate the gradients of one logit along the straight line from X to the protein, token by token."""
-    parts_1LD: Tensor = integral.attribute(
-        ids_1L,
-        baselines=unknown_1L,
-        target=output,
-        n_steps=steps,
-        internal_batch_size=max(1, TOKENS_PER_BATCH[ids_1L.device.type] // ids_1L.shape[1]),
-    )
-    scores_L: npt.NDArray[np.float64] = parts_1LD[0].double().sum(dim=1).cpu().numpy()
-    return scores_L[1:-1]  # [CLS] and [SEP] are the same in both, so their parts are 0
+    """Integrate the gradients of one logit along the straight lines to the protein, and take their mean."""
+    scores_L = np.zeros(ids_1L.shape[1])
+    for baseline_1L in baselines:
+        parts_1LD: Tensor = integral.attribute(
+            ids_1L,
+            baselines=baseline_1L,
+            target=output,
+            n_steps=max(1, steps // len(baselines)),
+            internal_batch_size=max(1, TOKENS_PER_BATCH[ids_1L.device.type] // ids_1L.shape[1]),
+        )
+        scores_L += parts_1LD[0].double().sum(dim=1).cpu().numpy() / len(baselines)
+    return scores_L[1:-1]  # [CLS] and [SEP] are the same in all, so their parts are 0
 
 
 def _cut_range(num_residues: int, num_read: int, predictor: Predictor) -> tuple[int, list[float]]:

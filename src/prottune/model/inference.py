@@ -16,7 +16,7 @@ from prottune.errors import DataError
 from prottune.model.calibration import NOBODY, energy
 from prottune.model.classifier import LocationModel, split_logits
 from prottune.model.folder import ModelDescription, load_model
-from prottune.model.packed import PackedBatch
+from prottune.model.packed import PackedBatch, row_step_for
 from prottune.model.precision import choose_precision
 
 TOKENS_PER_BATCH = {"cpu": 8192, "cuda": 65536}
@@ -55,7 +55,9 @@ class Predictor:
         self.description = description
         self.labels: tuple[str, ...] = description.labels
         self._model = model.eval()
-        self._device = next(model.parameters()).device
+        weights = next(model.parameters())
+        self._device = weights.device
+        self._row_step = row_step_for(weights.device, weights.dtype, answering=True)
 
     @classmethod
     def load(cls, folder: Path, precision: str = "auto") -> Predictor:
@@ -119,7 +121,7 @@ class Predictor:
     @torch.inference_mode()
     def _logits(self, sequences: Sequence[str]) -> npt.NDArray[np.float32]:
         flat, offsets = encode(sequences)
-        batch = PackedBatch.from_ids(np.split(flat, offsets[1:-1]))
+        batch = PackedBatch.from_ids(np.split(flat, offsets[1:-1]), self._row_step)
         logits_BO: Tensor = self._model(batch.to(self._device))
         logits: npt.NDArray[np.float32] = logits_BO.cpu().numpy()
         return logits

@@ -115,9 +115,14 @@ def round_up(count: int, step: int) -> int:
     return -(-count // step) * step
 
 
-def row_step_for(device: torch.device, dtype: torch.dtype) -> int:
-    """The step that rows are worth filling up to where a model of this precision runs."""
-    return ROW_STEP if device.type == "cpu" and dtype == torch.bfloat16 else 1
+def row_step_for(device: torch.device, dtype: torch.dtype, *, answering: bool = False) -> int:
+    """The step that rows are worth filling up to where a model of this precision runs.
+
+    Answering, a row may hold one short protein, which a long step would make several times as long.
+    """
+    if device.type != "cpu" or dtype != torch.bfloat16:
+        return 1
+    return PROTEIN_STEP if answering else ROW_STEP
 
 
 def packed_attention(

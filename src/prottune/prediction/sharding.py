@@ -25,7 +25,7 @@ from prottune.prediction.page import SUMMARY_FILE, write_pages
 from prottune.prediction.reading import Question, opened
 from prottune.prediction.settings import MergeConfig, PredictConfig, SplitConfig
 from prottune.prediction.stage import PredictReport, model_digest, predict
-from prottune.prediction.tables import Totals, write_table
+from prottune.prediction.tables import Totals, said_of, write_table
 
 ANSWERS_FILE = "answers.parquet"
 TABLE_NAME = "predictions"
@@ -153,7 +153,8 @@ def _write_shards(
     entries = []
     for number, (_, group) in enumerate(groupby(_shared(questions, num_shards, num_residues), itemgetter(0))):
         name, order = f"{number:04d}", _Order()
-        with (folder / _fasta_name(name)).open("w", encoding="utf-8") as stream:
+        path = folder / _fasta_name(name)
+        with said_of(path), path.open("w", encoding="utf-8") as stream:
             for _, question in group:
                 stream.write(f">{question.accession}\n{question.sequence}\n")
                 order.add([question.accession], [len(question.sequence)])

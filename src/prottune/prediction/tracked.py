@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prottune.errors import TrackingError
+from prottune.errors import ProttuneError, ServiceError, TrackingError
 from prottune.tracking import Tracker, close_run, step
 
 _log = logging.getLogger(__name__)
@@ -16,7 +16,10 @@ _log = logging.getLogger(__name__)
 def prediction_step(
     stage: str, settings: object | None = None, *, is_last: bool = False
 ) -> Iterator[Tracker]:
-    """Track one step; if it fails the pipeline's MLflow run ends as FAILED, after the last one as FINISHED.
+    """Track one step; after the last one the pipeline's MLflow run ends as FINISHED.
+
+    It ends as FAILED with a step that would fail again. One that a retry may save leaves it open, since a
+    run that has ended stays as it ended.
 
     Fine-tuning leaves that to a task that always comes last. Around a loop over shards such a task is not to
     be had: KFP's backend runs no loop inside an exit handler.
@@ -27,7 +30,9 @@ def prediction_step(
     try:
         with step(stage, settings) as tracker:
             yield tracker
-    except Exception:
+    except ServiceError:
+        raise
+    except ProttuneError:
         try:
             close_run("FAILED")
         except TrackingError as unreachable:  # what the step said matters more

@@ -49,7 +49,7 @@ class Guard:
         """Raises: ConfigError if the token cannot be read."""
         self.draining = False
         """Whether the server is about to end: still answering, no longer ready, closing connections."""
-        self._app, self._config = app, config
+        self.app, self._config = app, config
         self._token = read_token(config)
         self._routes = _routes_by_method(getattr(app, "routes", ()))
         self._num_requests = 0
@@ -58,7 +58,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, self._route(scope), lambda: self.draining)
         notes, begun = begin_notes(), time.perf_counter()
@@ -81,7 +81,7 @@ class Guard:
         try:
             self._check_head(exchange)
             chunks = await self._whole_body(exchange)
-            with self._in_house(exchange):
+            with self._in_house() if not exchange.is_exempt else contextlib.nullcontext():
                 await self._ask(exchange, chunks)
         except Refusal as refusal:
             count_refusal(refusal.reason)
@@ -114,10 +114,11 @@ class Guard:
             raise Refusal(415, "encoding", f"content-encoding: expected identity, got {encoding[:20]!r}")
         if exchange.announced_bytes > self._config.max_body_bytes:
             raise self._too_large(f"{exchange.announced_bytes} bytes")
-        self._check_room(exchange)
+        if not exchange.is_exempt:
+            self._check_room()
 
-    def _check_room(self, exchange: Exchange) -> None:
-        if self._num_requests >= self._config.max_requests and not exchange.is_exempt:
+    def _check_room(self) -> None:
+        if self._num_requests >= self._config.max_requests:
             raise _busy("requests", f"{self._num_requests} requests are being answered; ask again")
 
     async def _whole_body(self, exchange: Exchange) -> list[bytes]:
@@ -143,10 +144,10 @@ class Guard:
         return Refusal(413, "body_size", words)
 
     @contextmanager
-    def _in_house(self, exchange: Exchange) -> Iterator[None]:
+    def _in_house(self) -> Iterator[None]:
         """Count a request while it is answered. Requests whose body is still coming are not counted, or slow
         senders could fill the house."""
-        self._check_room(exchange)
+        self._check_room()
         self._num_requests += 1
         set_in_house(self._num_requests)
         try:
@@ -177,7 +178,7 @@ class Guard:
 
         watcher = asyncio.create_task(watch())
         try:
-            await self._app(exchange.scope, replay, exchange.send)
+            await self.app(exchange.scope, replay, exchange.send)
         except asyncio.CancelledError:
             if not gone.is_set():
                 raise

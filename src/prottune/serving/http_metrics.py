@@ -8,7 +8,7 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge
 
 _requests = Counter("prottune_http_requests", "Requests that were answered", ["route", "status"])
-_in_house = Gauge("prottune_http_requests_in_house", "Requests whose body is whole and that await an answer")
+_in_house = Gauge("prottune_http_requests_in_house", "Requests that await an answer, but for those of probes")
 _refused = Counter("prottune_http_refused", "Requests and connections that were refused", ["reason"])
 
 

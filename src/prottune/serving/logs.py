@@ -9,7 +9,6 @@ sent, so only the error's type and the places it went through are written.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import traceback
@@ -17,6 +16,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TextIO
+
+import orjson
 
 ANNOUNCEMENT = "listening on "
 """How the line begins that names an address; its end is the end of the address."""
@@ -49,24 +50,34 @@ def note(**numbers: int) -> None:
 
 def log_request(level: int, fields: dict[str, object]) -> None:
     """Write the one line of a request."""
-    if _requests.isEnabledFor(level):
-        words = " ".join(f"{name}={value}" for name, value in fields.items())
-        _requests.log(level, "%s", words, extra={"fields": fields})
+    _requests.log(level, "%s", _Words(fields), extra={"fields": fields})
+
+
+class _Words:
+    """What a line says for people, put together only if it is written for them."""
+
+    def __init__(self, fields: dict[str, object]) -> None:
+        self._fields = fields
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self._fields.items())
 
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        message = _first_line(record)
-        if message.startswith(ANNOUNCEMENT):
-            return message
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
         }
-        line |= getattr(record, "fields", {"logger": record.name, "message": message})
+        if fields := getattr(record, "fields", None):
+            line |= fields
+        elif (message := _first_line(record)).startswith(ANNOUNCEMENT):
+            return message
+        else:
+            line |= {"logger": record.name, "message": message}
         if record.exc_info and record.exc_info[0]:
             line |= {"error": record.exc_info[0].__name__, "at": _places(record.exc_info[2])}
-        return json.dumps(line)
+        return orjson.dumps(line).decode()
 
 
 class _PlainLines(logging.Formatter):

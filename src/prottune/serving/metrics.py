@@ -31,7 +31,7 @@ REQUEST_SECONDS = Histogram(
 )
 EXPLANATION_SECONDS = Histogram(
     "prottune_explanation_seconds",
-    "From a request for explanations to its answer.",
+    "How long the explanations of a request took to compute.",
     buckets=_SECONDS,
 )
 QUEUE_SEQUENCES = Gauge("prottune_queue_sequences", "Sequences that wait for the model.")

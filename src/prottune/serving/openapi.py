@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from prottune import __version__
+from prottune.serving.exchange import WITHOUT_TOKEN
 from prottune.serving.explaining import MAX_WAITING
 from prottune.serving.predictor import LocationPredictor
 from prottune.serving.questions import INPUT_NAME, MAX_NAME
@@ -22,9 +23,6 @@ _RESIDUES = rf"^{_SPACE}[A-Za-z][A-Za-z\t-\r ]*(\*{_SPACE})?$"
 _FASTA = r"^[\t-\r ]*>[!-~]{1,200}( [ -~]*)?\r?\n[\t\n ]*[A-Za-z][A-Za-z\t\n ]*(\*[\t\n ]*)?$"
 _NAME = r"^[^\u0000-\u001f\u007f]*$"
 
-_OPEN: list[Schema] = []
-"""Security of what needs no token."""
-
 
 def openapi(model: LocationPredictor, config: ServeConfig) -> dict[str, Any]:
     """Describe every route that `routes.application` makes of the same model and settings."""
@@ -34,14 +32,14 @@ def openapi(model: LocationPredictor, config: ServeConfig) -> dict[str, Any]:
             "predict", "Where in the cell these proteins live", _v1_request(config), "Predictions"
         ),
         f"{v2}/infer": _infer(model, config),
-        v1: _health("modelReady", "Whether the model answers as it should", "ModelReady"),
+        v1: _get("modelReady", "Whether the model answers as it should", "ModelReady"),
         "/v1/models": _get("models", "Name of the model", "Models"),
         "/v2": _get("server", "Name and version of the server", "Server"),
-        "/v2/health/live": _health("live", "Whether the server runs", "Live"),
-        "/v2/health/ready": _health("ready", "Whether the model answers as it should", "Ready"),
+        "/v2/health/live": _get("live", "Whether the server runs", "Live"),
+        "/v2/health/ready": _get("ready", "Whether the model answers as it should", "Ready"),
         "/v2/models": _get("modelsV2", "Name of the model", "Models"),
         v2: _get("metadata", "Inputs, outputs and version of the model", "Metadata"),
-        f"{v2}/ready": _health("modelReadyV2", "Whether the model answers as it should", "ModelReady"),
+        f"{v2}/ready": _get("modelReadyV2", "Whether the model answers as it should", "ModelReady"),
         "/metrics": _metrics(),
         "/openapi.json": _get("openapi", "This description", {"type": "object"}),
     }
@@ -60,11 +58,18 @@ def openapi(model: LocationPredictor, config: ServeConfig) -> dict[str, Any]:
     if config.token_file:
         described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         described["security"] = [{"token": []}]
-        for operations in paths.values():
-            for operation in operations.values():
-                if "security" not in operation:
-                    operation["responses"]["401"] = _refusal("Unauthorized")
+        _ask_for_tokens(paths)
     return described
+
+
+def _ask_for_tokens(paths: dict[str, Any]) -> None:
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            route = path.replace(MODEL_NAME, "{model_name}")
+            if method == "get" and route in WITHOUT_TOKEN:
+                operation["security"] = []
+            else:
+                operation["responses"]["401"] = _refusal("Unauthorized")
 
 
 _ABOUT = (
@@ -188,7 +193,7 @@ def _infer(model: LocationPredictor, config: ServeConfig) -> Schema:
 def _metrics() -> Schema:
     text = {"schema": {"type": "string"}}
     content = {"text/plain": text, "application/openmetrics-text": text}
-    return {"get": _operation("metrics", "For Prometheus", content) | {"security": _OPEN}}
+    return {"get": _operation("metrics", "For Prometheus", content)}
 
 
 def _post(name: str, words: str, request: Schema, answer: str) -> Schema:
@@ -200,12 +205,7 @@ def _post(name: str, words: str, request: Schema, answer: str) -> Schema:
 
 
 def _get(name: str, words: str, answer: str | Schema) -> Schema:
-    return {"get": _operation(name, words, _json(_ref(answer) if isinstance(answer, str) else answer))}
-
-
-def _health(name: str, words: str, answer: str) -> Schema:
-    described = _get(name, words, answer)
-    described["get"]["security"] = _OPEN
+    described = {"get": _operation(name, words, _json(_ref(answer) if isinstance(answer, str) else answer))}
     described["get"]["responses"]["503"] = _refusal("Unavailable")
     return described
 

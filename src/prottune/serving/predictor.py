@@ -13,6 +13,7 @@ from prottune.serving.answers import INPUT_TYPES, Phrasing
 from prottune.serving.batcher import CPU_TOKENS_PER_BATCH, Batcher
 from prottune.serving.explaining import Attribute, Explainer, attributor
 from prottune.serving.health import Health, difference
+from prottune.serving.logs import note
 from prottune.serving.questions import Question, questions_of_v1, questions_of_v2
 from prottune.serving.sdk import InferRequest, Model
 from prottune.serving.settings import MODEL_NAME, ServeConfig
@@ -115,6 +116,7 @@ class LocationPredictor(Model):  # type: ignore[misc]
             raise NotImplementedError("explanations are switched off here (--explain)")
         questions = questions_of_v1(payload, self._config)
         self._explainer.check(questions)
+        note(num_sequences=len(questions))
         answers = await self._batcher.ask([question.sequence for question in questions])
         attributions = await self._explainer.explain(
             [
@@ -140,6 +142,7 @@ class LocationPredictor(Model):  # type: ignore[misc]
         return self._phrasing.output_types()
 
     async def _answers(self, questions: Sequence[Question]) -> list[Prediction]:
+        note(num_sequences=len(questions))
         began = time.monotonic()
         answers = await self._batcher.ask([question.sequence for question in questions])
         longest = max(len(question.sequence) for question in questions)

@@ -63,6 +63,7 @@ def request_of_grpc(message: Any, output_names: Collection[str]) -> InferRequest
             raise InvalidInput(f"inputs[{index}].contents: expected nothing beside raw_input_contents")
         data = tensor.contents.bytes_contents
         rows = rows_of(raws[index], f"raw_input_contents[{index}]") if raws else list(data)
+        _check_datatype(f"inputs[{index}]", tensor.datatype)
         inputs.append(InferInput(tensor.name, list(tensor.shape), tensor.datatype, rows))
     asked = [{"name": entry.name, "parameters": _plain(entry.parameters)} for entry in message.outputs]
     return InferRequest(
@@ -142,10 +143,14 @@ def _input(where: str, entry: Any, raw: _Raw) -> InferInput:
         data = raw.take(where, parameters["binary_data_size"])
     else:
         raise InvalidInput(f"{where}.data: expected nothing beside binary_data_size")
-    tensor = InferInput(name, shape, datatype, data, parameters)
-    if tensor.datatype != datatype:
-        raise InvalidInput(f"{where}.datatype: expected {tensor.datatype!a}, got {shown(datatype)}")
-    return tensor
+    _check_datatype(where, datatype)
+    return InferInput(name, shape, datatype, data, parameters)
+
+
+def _check_datatype(where: str, datatype: str) -> None:
+    """Before KServe raises its letters, whatever they are."""
+    if datatype != "BYTES":
+        raise InvalidInput(f"{where}.datatype: expected 'BYTES', got {shown(datatype)}")
 
 
 def _outputs(

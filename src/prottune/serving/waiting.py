@@ -11,7 +11,7 @@ Source: Golestani 1994, "A self-clocked fair queueing scheme for broadband appli
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import count
@@ -28,7 +28,7 @@ _FEW = 1000
 """So many entries of sequences that nobody waits for any more are not worth tidying up."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Asked:
     """What one request waits for."""
 
@@ -43,7 +43,7 @@ class Asked:
         self.future.set_running_or_notify_cancel()  # a caller who goes away leaves the line, no more
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Work:
     """One sequence that somebody waits for; identical ones are one."""
 
@@ -55,10 +55,10 @@ class Work:
     """The request whose share it takes."""
     wanted_by: set[Asked]
     is_begun: bool = False
+    num_tokens: int = field(init=False)
 
-    @property
-    def num_tokens(self) -> int:
-        return num_tokens(self.sequence)
+    def __post_init__(self) -> None:
+        self.num_tokens = num_tokens(self.sequence)
 
     @property
     def goes_first(self) -> bool:
@@ -78,16 +78,14 @@ class Line:
         self._served = 0
         self._asked: set[Asked] = set()
 
-    def new_tokens(self, sequences: Iterable[str]) -> int:
-        """How many tokens a request would add: what others have asked for already costs nothing."""
-        return sum(num_tokens(sequence) for sequence in set(sequences) if sequence not in self._works)
-
-    def tokens_ahead(self, tokens: int) -> int:
-        """How many tokens of others are served before a request that adds so many is through.
+    def tokens_ahead(self, sequences: Sequence[str]) -> int:
+        """How many tokens of others are served before a request for these sequences would be through.
 
         Sharing equally, each of the others gets as much as it, or what it still waits for if that is less.
+        What others have asked for already costs a request nothing.
         """
-        return sum(min(asked.tokens_in_line, tokens) for asked in self._asked)
+        own = sum(num_tokens(sequence) for sequence in set(sequences) if sequence not in self._works)
+        return sum(min(asked.tokens_in_line, own) for asked in self._asked)
 
     def join(self, asked: Asked, sequences: Sequence[str], now: float, *, first: bool = False) -> None:
         """Put what a request asks for into the line, short sequences before long ones."""
