@@ -29,7 +29,7 @@ ADDRESSES = {
 }
 """Parameters that say where things lie -> what they mean to who runs the graph here; no stage's settings."""
 
-CLUSTER_ONLY = ("light_image", "torch_image", "num_gpus", "node_selector", "tolerations")
+CLUSTER_ONLY = ("light_image", "torch_image", "num_gpus", "evaluate_gpus", "node_selector", "tolerations")
 """Parameters that say nothing on a laptop."""
 
 

@@ -153,7 +153,8 @@ def test_every_task_knows_its_pipeline_run(task: str) -> None:
 def test_gpu_tasks_get_gpus_nodes_tolerations_and_shared_memory(task: str) -> None:
     accelerator = container(task)["resources"]["accelerator"]
     assert accelerator["resourceType"] == "nvidia.com/gpu"
-    assert accelerator["resourceCount"] == "{{$.inputs.parameters['pipelinechannel--num_gpus']}}"
+    parameter = {"train": "num_gpus", "evaluate": "evaluate_gpus"}[task]
+    assert accelerator["resourceCount"] == f"{{{{$.inputs.parameters['pipelinechannel--{parameter}']}}}}"
     assert platform(task)["nodeSelector"]["nodeSelectorJson"] == {
         "componentInputParameter": "pipelinechannel--node_selector"
     }

@@ -1,0 +1,86 @@
+"""Training over two nodes whose pods are processes: the TrainJob's own command, gloo, a store over HTTP."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_cluster import SmallCluster, serving
+from small_store import Store
+from small_trainer import JOBS, RUN, STEP_POD, SmallTrainer, connected, train_for_real
+from tiny_tokens import make_tokens
+
+from prottune.artifacts import read_manifest
+from prottune.errors import DataError, DivergedError
+from prottune.training.launching import train_on_nodes
+from prottune.training.order import Order
+from prottune.training.settings import TrainConfig
+from prottune.training.stage import train
+
+pytestmark = pytest.mark.integration
+
+CONFIG = TrainConfig(
+    base_model="tiny",
+    learning_rate=1e-3,
+    epochs=2,
+    tokens_per_batch=256,
+    precision="fp32",
+    num_processes=1,
+    num_nodes=2,
+    node_gpus=0,
+    checkpoint_every=5,
+)
+SECRETS = {"AWS_ACCESS_KEY_ID": "access", "AWS_SECRET_ACCESS_KEY": "secret"}
+
+
+@pytest.fixture
+def trainer(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallTrainer]:
+    with serving(SmallCluster()) as cluster:
+        trainer = SmallTrainer(cluster)
+        trainer.begin()
+        cluster.after_write = trainer.reconcile
+        monkeypatch.setenv("KFP_POD_NAME", STEP_POD)
+        monkeypatch.setenv("PROTTUNE_PIPELINE_RUN", RUN)
+        yield trainer
+
+
+def on_nodes(trainer: SmallTrainer, tokens: Path, folder: Path, config: TrainConfig = CONFIG) -> Path:
+    """Train on two processes that are pods; returns the model's folder."""
+    points: list[dict[str, float | int]] = []
+    order = Order.of(read_manifest(tokens).digest, config, f"s3://bucket/{RUN}")
+    with train_for_real(trainer, SECRETS, folder):
+        report = train_on_nodes(order, tokens, folder / "model", points.append, connected(trainer))
+    assert report.facts["processes"] == "2"
+    assert [p["step"] for p in points if "train/loss" in p] == list(range(1, report.num_steps + 1))
+    return folder / "model"
+
+
+def test_two_nodes_make_the_model_that_two_processes_of_one_make(
+    trainer: SmallTrainer, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens, alone = make_tokens(tmp_path / "tokens"), tmp_path / "alone"
+    with caplog.at_level(logging.INFO):
+        model = on_nodes(trainer, tokens, tmp_path)
+    assert "node 0: epoch 2 of 2" in caplog.text
+    train(tokens, alone, replace(CONFIG, num_processes=2, num_nodes=1))
+    theirs, ours = read_manifest(alone), read_manifest(model)
+    differing = {name for name in theirs.files if ours.files[name] != theirs.files[name]}
+    assert differing == {"history.jsonl"}, "only clocks differ"
+    assert ours.files.keys() == theirs.files.keys()
+    assert (ours.inputs, ours.facts) == (theirs.inputs, theirs.facts)
+    assert trainer.cluster.named(JOBS) == []
+    kept = {key.split("/")[2] for key in store.objects}
+    assert all(name.startswith("step-") for name in kept), "only checkpoints stay"
+
+
+def test_a_refusal_on_a_node_ends_the_step_as_what_it_is(trainer: SmallTrainer, tmp_path: Path) -> None:
+    tokens = make_tokens(tmp_path / "tokens", num_proteins=20)
+    config = replace(CONFIG, learning_rate=1e30, max_grad_norm=1e30)
+    with pytest.raises((DivergedError, DataError)) as error:
+        on_nodes(trainer, tokens, tmp_path, config)
+    assert error.value.exit_code == 4
+    with pytest.raises(DivergedError, match="an earlier start with the same settings"):
+        on_nodes(trainer, tokens, tmp_path, config)
