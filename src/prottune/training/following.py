@@ -97,7 +97,7 @@ class Following:
 
     def _listen(self, pods: list[Object]) -> None:
         """Pass on what rank 0 has said since; of several pods of node 0 the newest is heard."""
-        if leading := [pod for pod in pods if _index(pod) == 0]:
+        if leading := [pod for pod in pods if _index(pod) == 0 and not _is_pending(pod)]:
             for line in self._lines.read(leading[-1]["metadata"]["name"]):
                 self._say(line)
 
@@ -125,7 +125,7 @@ class Following:
             return
         self._tell_next = self._cluster.now() + EXPLAIN_SECONDS
         live = [pod for pod in pods if is_live(pod)]
-        waiting = [pod for pod in live if pod.get("status", {}).get("phase", "Pending") == "Pending"]
+        waiting = [pod for pod in live if _is_pending(pod)]
         told = suspension_of(job)
         if not told and waiting:
             told = self._ailment(waiting[0])
@@ -176,6 +176,10 @@ class Following:
 
 def _index(pod: Object) -> int:
     return int(pod["metadata"].get("labels", {}).get(INDEX_LABEL, 0))
+
+
+def _is_pending(pod: Object) -> bool:
+    return bool(pod.get("status", {}).get("phase", "Pending") == "Pending")
 
 
 def _falls(pods: list[Object]) -> Iterator[tuple[str, int]]:

@@ -28,7 +28,9 @@ INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 
 _MANAGER = "prottune.dev/launcher"
 _LONGEST_RUN = 36
-"""The pods' names, which must not be longer than 63 characters, go on by up to 18: -node-0-99-abcde."""
+"""The pods' names, of at most 63 characters, are `prottune-`, this, and as much as `-node-0-99-abcde`.
+
+Source: https://github.com/kubernetes-sigs/jobset/blob/main/pkg/webhooks/jobset_webhook.go"""
 _SHUTDOWN_SECONDS = 100
 """What torchrun gives the ranks to keep their last step, a little less than the runtime gives the pod."""
 
