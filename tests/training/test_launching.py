@@ -500,6 +500,7 @@ def die_at(step: Step, store: Store, tmp_path: Path, num_calls: int) -> None:
     trainer = step.trainer
     trainer.begin()
     trainer.script = good_course(tmp_path / f"made-{num_calls}")
+    step.model = tmp_path / f"model-of-the-dead-{num_calls}"
     with pytest.raises(Killed):
         step.run(cluster=mortal(trainer, num_calls))
     if "Complete" not in json.dumps(trainer.cluster.objects.get((JOBS, "lab", NAME), {})):
