@@ -41,7 +41,8 @@ class SmallKServe:
 
     cluster: SmallCluster
     fate: dict[str, str] = field(default_factory=dict)
-    """Model version -> good (as all that are not named), wrong (answers), no image, crash, no node, never."""
+    """Model version -> good (as all that are not named), wrong (answers), no image, crash, no node, never
+    (ready), or no pod, no quota, no controller (nothing is there)."""
     delay: int = 0
     """So many times a client must wait before a pod that will be ready is ready."""
     url: str = ""
@@ -108,7 +109,7 @@ class SmallKServe:
             status["conditions"].append({"type": "PodScheduled", "status": "False", "message": message})
         else:
             status["containerStatuses"] = [container]
-        if fate != "no pod":
+        if fate not in ("no pod", "no quota", "no controller"):
             self.cluster.put("pods", {"metadata": metadata, "status": status})
         if fate in ("good", "wrong") and not self.delay:
             self._make_ready(name)

@@ -16,6 +16,7 @@ from prottune.ingestion.sources import git_blob_sha1, take_source
 from prottune.storage import (
     fetch_file,
     fetch_folder,
+    fetch_from_folder,
     file_uri,
     list_files,
     remove_folder,
@@ -89,6 +90,20 @@ def test_a_damaged_or_missing_object_is_refused_and_nothing_is_left(
     with pytest.raises(ArtifactError, match=key):
         fetch_folder("s3://bucket/m", tmp_path / "back")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["finished"]
+
+
+def test_one_file_of_a_folder_is_fetched_and_checked_by_its_manifest(
+    store: Store, finished: Path, tmp_path: Path
+) -> None:
+    upload_folder(finished, "s3://bucket/1")
+    store.objects["bucket/1/a.txt"] = b"other"
+    assert fetch_from_folder("s3://bucket/1", "sub/b.txt", tmp_path / "got").read_bytes() == b"beta"
+    assert not (tmp_path / "got" / "a.txt").exists()
+    with pytest.raises(ArtifactError, match=r"s3://bucket/1/a\.txt: damaged"):
+        fetch_from_folder("s3://bucket/1", "a.txt", tmp_path / "got")
+    with pytest.raises(ArtifactError, match=r"s3://bucket/1: no c\.txt in its manifest"):
+        fetch_from_folder("s3://bucket/1", "c.txt", tmp_path / "got")
+    assert fetch_from_folder(str(finished), "a.txt", tmp_path / "got") == finished / "a.txt"
 
 
 def test_a_manifest_that_names_a_file_outside_its_folder_is_refused(

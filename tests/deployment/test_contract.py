@@ -24,12 +24,15 @@ def serve() -> Iterator[Callable[..., str]]:
     """Start a server; a function of path and right answer changes what it says. Returns its address."""
     servers: list[HTTPServer] = []
 
-    def start(change: Change = lambda path, answer: answer, status: int = 200) -> str:
+    def start(change: Change = lambda path, answer: answer, status: int = 200, num_busy: int = 0) -> str:
+        replies = [429] * num_busy
+
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 answer = change(self.path, right_answer(self.path, body))
-                self.send_response(status)
+                self.send_response(replies.pop() if replies else status)
+                self.send_header("Retry-After", "0")
                 self.end_headers()
                 self.wfile.write(json.dumps(answer).encode())
 
@@ -218,6 +221,12 @@ def test_an_error_reply_is_quoted(serve: Callable[..., str]) -> None:
     url = serve(lambda path, answer: {"error": "no such model"}, status=404)
     with pytest.raises(DeploymentError, match=r"predict: 404 .*no such model.*, expected 200"):
         check_endpoint(url, GOLDEN, CONFIG, "7")
+
+
+def test_an_endpoint_that_others_keep_busy_is_asked_again_twice(serve: Callable[..., str]) -> None:
+    assert check_endpoint(serve(num_busy=2), GOLDEN, CONFIG, "7") == 0.0
+    with pytest.raises(DeploymentError, match=r"predict: 429 .*, expected 200"):
+        check_endpoint(serve(num_busy=3), GOLDEN, CONFIG, "7")
 
 
 def test_an_endpoint_that_is_not_there_is_named() -> None:

@@ -156,6 +156,8 @@ REASONS = {
     r"0/3 nodes are available: 3 Insufficient nvidia\.com/gpu\.",
     "never": r"was not ready after 60 s: 0 of 1 pods ready; pod \S+: FailedMount secret prottune-s3 not",
     "no pod": r"0 of 1 pods ready; InternalError ServingRuntime prottune does not exist",
+    "no quota": r"0 of 1 pods ready; FailedCreate pods is forbidden: exceeded quota: lab",
+    "no controller": r"0 of 1 pods ready; no pod of it was made; is KServe's controller running\?",
 }
 
 
@@ -165,13 +167,17 @@ def test_pods_that_do_not_start_are_explained_while_the_version_before_serves(
 ) -> None:
     deployed(kserve, folder, "1")
     kserve.fate = {"2": fate}
-    pod = Revision.of_model(folder, "s3://models/2", CONFIG, "2").name
-    for name, reason, message in (
-        (f"prottune-predictor-{pod}", "FailedMount", "secret prottune-s3 not found"),
-        (NAME, "InternalError", "ServingRuntime prottune does not exist"),
-    ):
+    pod = f"prottune-predictor-{Revision.of_model(folder, 's3://models/2', CONFIG, '2').name}"
+    noted = {
+        "never": ("Pod", pod, "FailedMount", "secret prottune-s3 not found"),
+        "no pod": ("InferenceService", NAME, "InternalError", "ServingRuntime prottune does not exist"),
+        "no quota": ("ReplicaSet", pod, "FailedCreate", "pods is forbidden: exceeded quota: lab"),
+    }
+    if fate in noted:
+        kind, name, reason, message = noted[fate]
         words = {"reason": reason, "message": message, "type": "Warning"}
-        kserve.cluster.put("events", {"metadata": {"name": name}, "involvedObject": {"name": name}, **words})
+        about = {"involvedObject": {"kind": kind, "name": name}}
+        kserve.cluster.put("events", {"metadata": {"name": "e"}} | about | words)
     with pytest.raises(DeploymentError, match=REASONS[fate]) as caught:
         deployed(kserve, folder, "2", replace(CONFIG, rollout_seconds=60))
     assert "version 1 serves again" in str(caught.value)

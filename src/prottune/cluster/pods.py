@@ -48,16 +48,21 @@ def ailment(cluster: Cluster, pod: Object) -> str:
         if over.get("exitCode"):
             words = _last_words(cluster, pod, status["name"])
             return f"container {status['name']} of pod {name}: {_end(over)}{words}"
-    if told := warnings(cluster, name):
+    if told := warnings(cluster, "Pod", name):
         return f"pod {name}: {told}"
     running = [status["name"] for status in _containers(pod) if "running" in status.get("state", {})]
     words = "".join(_last_words(cluster, pod, container) for container in running[:1])
     return f"pod {name} is {pod.get('status', {}).get('phase', 'Pending')} and not ready{words}"
 
 
-def warnings(cluster: Cluster, name: str) -> str:
-    """The newest warning that Kubernetes has noted about one object; empty if there is none."""
-    events = cluster.list(EVENTS, fields=f"involvedObject.name={name},type=Warning")
+def warnings(cluster: Cluster, kind: str, name: str) -> str:
+    """The newest warning that Kubernetes has noted about objects of one kind whose names start with `name`;
+    empty if there is none."""
+    events = [
+        event
+        for event in cluster.list(EVENTS, fields=f"involvedObject.kind={kind},type=Warning")
+        if event["involvedObject"]["name"].startswith(name)
+    ]
     newest = max(
         events, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "", default={}
     )

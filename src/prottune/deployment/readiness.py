@@ -63,9 +63,9 @@ def _reasons(cluster: Cluster, service: Object, pods: list[Object]) -> str:
     if failure := service.get("status", {}).get("modelStatus", {}).get("lastFailureInfo"):
         found.append(f"{failure.get('reason', '')} {failure.get('message', '')}".strip())
     if not pods:
-        found.append(
-            warnings(cluster, MODEL_NAME) or "no pod of it was made; is KServe's controller running?"
-        )
+        refused = warnings(cluster, INFERENCE_SERVICES.kind, MODEL_NAME)
+        refused = refused or warnings(cluster, "ReplicaSet", f"{MODEL_NAME}-predictor-")
+        found.append(refused or "no pod of it was made; is KServe's controller running?")
     return "; ".join(found) or "pods of the revision before are still there"
 
 
