@@ -137,7 +137,7 @@ class Following:
 
     def _why_no_pods(self) -> str:
         """What Kubernetes says of the TrainJob, its JobSet or its Job: a quota, a webhook."""
-        found = (warnings(self._cluster, name) for name in (self._name, f"{self._name}-{NODE}-0"))
+        found = (warnings(self._cluster, kind, self._name) for kind in ("TrainJob", "JobSet", "Job"))
         try:
             return next(filter(None, found), "no pod was made yet; is Kubeflow Trainer's controller running?")
         except (ClusterError, ConfigError) as error:  # asked for to explain, not to fail
