@@ -254,4 +254,5 @@ def train_for_real(trainer: SmallTrainer, secrets: dict[str, str], folder: Path)
     finally:
         for process in pods.running:
             process.terminate()
+        for process in pods.running:
             process.wait()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +76,27 @@ def test_two_nodes_make_the_model_that_two_processes_of_one_make(
     assert trainer.cluster.named(JOBS) == []
     kept = {key.split("/")[2] for key in store.objects}
     assert all(name.startswith("step-") for name in kept), "only checkpoints stay"
+
+
+def test_nodes_whose_step_is_asked_to_end_keep_their_last_step(
+    trainer: SmallTrainer, store: Store, tmp_path: Path
+) -> None:
+    tokens, seen = make_tokens(tmp_path / "tokens"), []
+    order = Order.of(read_manifest(tokens).digest, replace(CONFIG, epochs=100_000), f"s3://bucket/{RUN}")
+
+    def terminate(point: dict[str, float | int]) -> None:
+        seen.append(point["step"])
+        if point["step"] >= 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit), train_for_real(trainer, SECRETS, tmp_path) as pods:
+        train_on_nodes(order, tokens, tmp_path / "model", terminate, connected(trainer))
+    assert trainer.cluster.named(JOBS) == []
+    assert [process.returncode for process in pods.running] != [0, 0]
+    whole = sorted(key.split("/")[2] for key in store.objects if key.endswith("manifest.json"))
+    steps = [int(name.split("-")[1]) for name in whole if name.startswith("step-")]
+    assert steps[-1] >= seen[-1], "the newest checkpoint is of the last step that anyone saw, or later"
+    assert steps[-1] % CONFIG.checkpoint_every != 0 or len(steps) > 1
 
 
 def test_a_refusal_on_a_node_ends_the_step_as_what_it_is(
