@@ -24,6 +24,7 @@ def train(
     precision: str,
     num_processes: int,
     num_nodes: int,
+    node_gpus: int,
     seed: int,
     checkpoints: str,
     checkpoint_every: int,
@@ -33,7 +34,7 @@ def train(
 ) -> None:
     """Fine-tune a base model on the training proteins; started again, go on from this run's checkpoints.
 
-    `num_gpus` is what the pod is given.
+    `num_gpus` is what this pod is given, `node_gpus` each pod of a TrainJob where `num_nodes` is above 1.
     """
     from pathlib import Path
 
@@ -58,6 +59,7 @@ def train(
         precision=precision,
         num_processes=num_processes,
         num_nodes=num_nodes,
+        node_gpus=node_gpus,
         seed=seed,
         checkpoint_every=checkpoint_every,
     )

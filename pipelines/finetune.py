@@ -14,7 +14,16 @@ from components.registration import promote, register
 from components.tokenization import tokenize
 from components.training import train
 from pipelines.meanings import described
-from pipelines.resources import ANY_NODE, LONG_SECONDS, NO_TOLERATIONS, NUM_GPUS, TRAIN_SECONDS, heavy, light
+from pipelines.resources import (
+    ANY_NODE,
+    EVALUATE_GPUS,
+    LONG_SECONDS,
+    NO_TOLERATIONS,
+    NUM_GPUS,
+    TRAIN_SECONDS,
+    heavy,
+    light,
+)
 from prottune.deployment.settings import DeployConfig
 from prottune.evaluation.settings import EvaluateConfig
 from prottune.ingestion.settings import IngestConfig
@@ -46,6 +55,7 @@ def finetune(
     precision: str = TrainConfig.precision,
     num_processes: int = TrainConfig.num_processes,
     num_nodes: int = TrainConfig.num_nodes,
+    node_gpus: int = TrainConfig.node_gpus,
     seed: int = TrainConfig.seed,
     checkpoints: str = "",
     checkpoint_every: int = TrainConfig.checkpoint_every,
@@ -57,6 +67,7 @@ def finetune(
     light_image: str = LIGHT_IMAGE,
     torch_image: str = TORCH_IMAGE,
     num_gpus: int = NUM_GPUS,
+    evaluate_gpus: int = EVALUATE_GPUS,
     node_selector: dict[str, Any] = ANY_NODE,
     tolerations: list[Any] = NO_TOLERATIONS,
 ) -> None:
@@ -70,11 +81,7 @@ def finetune(
     runs_on = {"precision": precision, "num_processes": num_processes, "num_nodes": num_nodes}
     train_settings = start | learns | weighs | rates | lasts | runs_on
     serves = {"deploy_to": deploy_to, "replicas": replicas, "serving_gpus": serving_gpus}
-    gpu_pod: dict[str, Any] = {
-        "num_gpus": num_gpus,
-        "node_selector": node_selector,
-        "tolerations": tolerations,
-    }
+    gpu_pod: dict[str, Any] = {"node_selector": node_selector, "tolerations": tolerations}
 
     with dsl.ExitHandler(light(finish(), light_image), name="run"):
         read = ingest(source=source, labels=labels, expected_digest=expected_digest, on_conflict=on_conflict)
@@ -89,18 +96,19 @@ def finetune(
                 checkpoints=checkpoints,
                 checkpoint_every=checkpoint_every,
                 num_gpus=num_gpus,
+                node_gpus=node_gpus,
                 **train_settings,
             )
-            heavy(trained, torch_image, TRAIN_SECONDS, **gpu_pod)
+            heavy(trained, torch_image, TRAIN_SECONDS, num_gpus=num_gpus, **gpu_pod)
             model = trained.outputs["model"]
             verdict = evaluate(
                 records=records,
                 model=model,
                 max_loss_to_champion=max_loss_to_champion,
                 min_gate_proteins=min_gate_proteins,
-                num_gpus=num_gpus,
+                num_gpus=evaluate_gpus,
             )
-            heavy(verdict, torch_image, LONG_SECONDS, **gpu_pod)
+            heavy(verdict, torch_image, LONG_SECONDS, num_gpus=evaluate_gpus, **gpu_pod)
             decision = verdict.outputs["Output"]
 
             with dsl.If(decision == "promote", name="good enough"):

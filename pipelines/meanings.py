@@ -43,7 +43,8 @@ ADDRESSES = {
 IN_A_CLUSTER = {
     "light_image": "Image of the steps without torch.",
     "torch_image": "Image of the steps with torch.",
-    "num_gpus": "GPUs of a pod that computes; 0 computes on processors.",
+    "num_gpus": "GPUs of the pod that trains, or predicts; 0 computes on processors, and with several nodes.",
+    "evaluate_gpus": "GPUs of the pod that evaluates; 0 computes on processors.",
     "node_selector": 'Labels of the nodes that compute, as JSON: {"pool": "gpu"}.',
     "tolerations": "Taints that pods which compute tolerate, as JSON: a list as in a pod.",
 }

@@ -10,13 +10,13 @@ from typing import Any
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
-from prottune.cluster.objects import GPU
+from prottune.cluster.objects import GPU, S3_SECRET, S3_SECRET_KEYS
+from prottune.training.settings import MOST_SECONDS
 from prottune.unsent import PLACE_VARIABLE
 
 CONFIG_MAP = "prottune"
 FROM_CONFIG_MAP = ("S3_ENDPOINT", "S3_SECURE", "MLFLOW_TRACKING_URI", PLACE_VARIABLE)
-SECRET = "prottune-s3"  # noqa: S105 - its name, not its content
-FROM_SECRET = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+SECRET, FROM_SECRET = S3_SECRET, S3_SECRET_KEYS
 PIPELINE_RUN_LABEL = "metadata.labels['pipeline/runid']"
 """Label that KFP puts on every pod of a run."""
 
@@ -27,7 +27,7 @@ NUM_RETRIES = 2
 BACKOFF = "30s"
 SHORT_SECONDS = 15 * 60
 LONG_SECONDS = 2 * 3600
-TRAIN_SECONDS = 24 * 3600
+TRAIN_SECONDS = MOST_SECONDS
 PREDICT_SECONDS = 8 * 3600
 """For one shard; more shards take less each."""
 
@@ -36,7 +36,9 @@ PARALLEL_SHARDS = 8
 
 SHARED_MEMORY = "2Gi"
 NUM_GPUS = 1
-"""GPUs of the pods that train and evaluate; 0 trains on processors."""
+"""GPUs of the pod that trains; 0 trains on processors. Where several nodes train it only waits: 0."""
+EVALUATE_GPUS = 1
+"""GPUs of the pod that evaluates; 0 evaluates on processors."""
 ANY_NODE: dict[str, Any] = {}
 NO_TOLERATIONS: list[Any] = []
 

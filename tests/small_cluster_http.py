@@ -167,7 +167,16 @@ def log_of(cluster: SmallCluster, call: Call, query: dict[str, str]) -> str:
     if (pod, container) not in cluster.logs:
         raise Refused(400, "BadRequest", f'container "{container}" in pod "{pod}" is waiting to start')
     lines = cluster.logs[pod, container].splitlines(keepends=True)
+    if query.get("timestamps") == "true":
+        return timed(lines, query.get("sinceTime", ""))
     return "".join(lines[-int(query.get("tailLines", len(lines)) or 1) :])
+
+
+def timed(lines: list[str], since: str) -> str:
+    """Log lines with their times, three in a second and two of these at once, from a whole second on."""
+    times = [f"2026-01-01T00:{n // 180:02d}:{n // 3 % 60:02d}.{n % 3 // 2:09d}Z" for n in range(len(lines))]
+    second = since.partition(".")[0]
+    return "".join(f"{time} {line}" for time, line in zip(times, lines, strict=True) if time >= second)
 
 
 def status_of(code: int, reason: str, message: str) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def handler_of(store: Store) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             address = urlsplit(self.path)
@@ -93,7 +94,7 @@ def listing(store: Store, bucket: str, prefix: str) -> bytes:
 def serving(store: Store) -> Iterator[Store]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(store))
     store.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
         yield store

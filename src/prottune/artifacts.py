@@ -92,6 +92,17 @@ class Draft:
     inputs: dict[str, str] = field(default_factory=dict)
 
 
+def check_vacant(target: Path) -> None:
+    """Refuse a place where something lies already.
+
+    Raises: ConfigError if `target` exists and is not an empty folder: a finished folder is never changed.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(
+            f"{target} exists already and a finished folder is never changed; name another place or remove it"
+        )
+
+
 @contextmanager
 def new_folder(
     target: Path, stage: str, settings: object, inputs: Mapping[str, str] | None = None
@@ -102,10 +113,7 @@ def new_folder(
 
     Raises: ConfigError if `target` exists and is not an empty folder: a finished folder is never changed.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(
-            f"{target} exists already and a finished folder is never changed; name another place or remove it"
-        )
+    check_vacant(target)
     scratch = target.with_name(f"{target.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)  # left by an attempt that was killed
     scratch.mkdir(parents=True)

@@ -47,6 +47,10 @@ class ClusterError(ServiceError):
     """A Kubernetes API server could not be reached, or somebody else holds what is needed."""
 
 
+class TrainJobError(ServiceError):
+    """A training over several nodes ended without a model; trying again goes on from the last checkpoint."""
+
+
 class DeploymentError(ServiceError):
     """An endpoint did not become ready or failed its contract test; carries its last words."""
 

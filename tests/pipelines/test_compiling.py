@@ -203,7 +203,8 @@ def test_gpu_tasks_get_gpus_nodes_tolerations_and_shared_memory(graph: str, task
     accelerator = graph_of(graph).container(task)["resources"]["accelerator"]
     platform = graph_of(graph).platform(task)
     assert accelerator["resourceType"] == "nvidia.com/gpu"
-    assert accelerator["resourceCount"] == "{{$.inputs.parameters['pipelinechannel--num_gpus']}}"
+    parameter = "evaluate_gpus" if task == "evaluate" else "num_gpus"
+    assert accelerator["resourceCount"] == f"{{{{$.inputs.parameters['pipelinechannel--{parameter}']}}}}"
     assert platform["nodeSelector"]["nodeSelectorJson"] == {
         "componentInputParameter": "pipelinechannel--node_selector"
     }

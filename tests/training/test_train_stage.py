@@ -225,9 +225,16 @@ def test_under_torchrun_it_joins_instead_of_starting_more(make_token_folder, tmp
     assert first | {"steps": []} == second
 
 
-def test_several_nodes_are_refused_until_there_is_a_launcher(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"num_nodes=2: multi-node training needs the cluster launcher"):
-        train(tmp_path, tmp_path / "model", replace(CONFIG, num_nodes=2))
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [("", "num_nodes=2: checkpoints='', expected an s3://"), ("s3://b/run", "no cluster to reach from here")],
+)
+def test_several_nodes_need_a_place_in_common_and_a_cluster(
+    shared_tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, line: str
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match=line):
+        train(shared_tokens, tmp_path / "model", replace(CONFIG, num_nodes=2), None, place)
 
 
 def test_a_finished_model_is_never_written_over(make_token_folder, tmp_path: Path) -> None:

@@ -137,9 +137,18 @@ class Cluster:
 
         return self._persist(once)
 
-    def log(self, pod: str, container: str, *, lines: int, previous: bool = False) -> str:
-        """The end of a container's log; empty if there is none, or none to be had now."""
-        query = {"container": container, "tailLines": str(lines), "previous": str(previous).lower()}
+    def log(
+        self, pod: str, container: str, *, lines: int = 0, previous: bool = False, since: str | None = None
+    ) -> str:
+        """The end of a container's log, or all of it (0 lines); empty if there is none to be had now.
+
+        With `since` (empty: from the beginning) each line has its time before it, and none is from an earlier
+        second than that.
+        """
+        query = {"container": container, "previous": str(previous).lower()}
+        query["tailLines"] = str(lines) if lines else ""
+        if since is not None:
+            query |= {"timestamps": "true", "sinceTime": since}
         try:
             path = PODS.path(self.namespace, pod, "log")
             return str(self._ask("GET", path, query, answer="str"))

@@ -33,10 +33,15 @@ PODS = Resource("", "v1", "pods", "Pod")
 EVENTS = Resource("", "v1", "events", "Event")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 INFERENCE_SERVICES = Resource("serving.kserve.io", "v1beta1", "inferenceservices", "InferenceService")
+TRAIN_JOBS = Resource("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob")
+TRAINING_RUNTIMES = Resource("trainer.kubeflow.org", "v1alpha1", "trainingruntimes", "TrainingRuntime")
 
 
 GPU = "nvidia.com/gpu"
 """Name of the resource of which a pod with GPUs asks for some."""
+S3_SECRET = "prottune-s3"  # noqa: S105 - its name, not its content
+"""Secret that holds the keys of the object store."""
+S3_SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def annotations_of(content: Object) -> dict[str, str]:

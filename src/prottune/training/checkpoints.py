@@ -30,7 +30,8 @@ from prottune.training.settings import TrainConfig
 STAGE = "checkpoint"
 REFUSED_FILE = "refused.json"
 DECIDES_NOTHING = (
-    *("num_processes", "num_nodes", "rank_timeout_seconds", "checkpoint_every", "keep_checkpoints"),
+    *("num_processes", "num_nodes", "node_gpus", "rank_timeout_seconds"),
+    *("checkpoint_every", "keep_checkpoints"),
     *("tokens_per_pass", "gradient_checkpointing", "cache_features"),  # memory against time
     *("base_model", "base_revision"),  # its digest decides, not where it was found
     "confident_accuracy",  # read when the last step is done

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from prottune.model.base import Base
 
 _JOB_FILE = "job.json"
-_REPORT_FILE = "report.json"
-_FAILURES = "failure-*.json"
+REPORT_FILE = "report.json"
+FAILURES = "failure-*.json"
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Job:
 
 
 def write_report(report: TrainReport, folder: Path) -> None:
-    (folder / _REPORT_FILE).write_text(json.dumps(asdict(report)), encoding="utf-8")
+    (folder / REPORT_FILE).write_text(json.dumps(asdict(report)), encoding="utf-8")
 
 
 def read_report(folder: Path) -> TrainReport:
-    return TrainReport(**json.loads((folder / _REPORT_FILE).read_text(encoding="utf-8")))
+    return TrainReport(**json.loads((folder / REPORT_FILE).read_text(encoding="utf-8")))
 
 
 def write_failure(error: Exception, rank: int, folder: Path) -> None:
@@ -110,12 +110,12 @@ def dead_rank(folder: Path) -> int | None:
 
 def has_failed(folder: Path) -> bool:
     """Whether a rank has left word that it failed."""
-    return any(folder.glob(_FAILURES))
+    return any(folder.glob(FAILURES))
 
 
 def read_failure(folder: Path) -> Exception | None:
     """What ended the ranks: a refusal of ours if one of them left word of one, else a bug's traceback."""
-    failures = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(_FAILURES))]
+    failures = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(FAILURES))]
     for failure in failures:
         if failure["error"] is not None:
             return error_named(failure["error"])(failure["message"])

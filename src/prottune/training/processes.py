@@ -87,7 +87,7 @@ def _launched(folder: Path, num_processes: int) -> Iterator[subprocess.Popen[byt
 
     Their stdin is a lifeline: it closes when this process dies, even by SIGKILL, and they end themselves.
     """
-    with _sigterm_unwinds(), (folder / "launcher.err").open("wb") as errors:
+    with sigterm_unwinds(), (folder / "launcher.err").open("wb") as errors:
         launcher = subprocess.Popen(
             _command(folder, num_processes),
             stdin=subprocess.PIPE,
@@ -128,8 +128,8 @@ def _unless_gone(send: Callable[[], None]) -> None:
 
 
 @contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """While ranks run, let SIGTERM unwind this program instead of ending it at once, if nobody else does."""
+def sigterm_unwinds() -> Iterator[None]:
+    """Inside, let SIGTERM unwind this program instead of ending it at once, if nobody else does."""
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield

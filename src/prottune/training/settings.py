@@ -9,6 +9,9 @@ from prottune.errors import ConfigError
 PROTBERT_REVISION = "7a894481acdc12202f0a415dd567f6cfdb698908"
 """Commit of Rostlab/prot_bert on the Hugging Face Hub that is fetched unless another is named."""
 
+MOST_SECONDS = 24 * 3600
+"""A training in a cluster that takes longer is ended."""
+
 ALL_LAYERS = -1
 """The value of `freeze_layers` that freezes the encoder whatever its number of layers is."""
 
@@ -71,7 +74,9 @@ class TrainConfig:
     num_processes: int = 1
     """Processes on one node: one a GPU, or one a few cores."""
     num_nodes: int = 1
-    """Nodes; more than 1 needs a cluster."""
+    """Nodes; more than 1 needs a cluster with Kubeflow Trainer, and checkpoints in an object store."""
+    node_gpus: int = 1
+    """GPUs of each node where num_nodes is above 1, one for each process there; 0 trains on processors."""
     checkpoint_every: int = 200
     """Optimizer steps from one checkpoint to the next, where a place for checkpoints is named."""
     keep_checkpoints: int = 2
@@ -98,13 +103,18 @@ class TrainConfig:
         for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}={getattr(self, name)}: expected a number above 0")
-        for name in ("weight_decay", "membrane_weight", "patience"):
+        for name in ("weight_decay", "membrane_weight", "patience", "node_gpus"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}={getattr(self, name)}: expected at least 0")
         if self.tokens_per_batch < 64:
             raise ConfigError(f"tokens_per_batch={self.tokens_per_batch}: expected at least 64")
         if self.tokens_per_pass != 0 and self.tokens_per_pass < 64:
             raise ConfigError(f"tokens_per_pass={self.tokens_per_pass}: expected 0 or at least 64")
+        if self.num_nodes > 1 and self.node_gpus not in (0, self.num_processes):
+            raise ConfigError(
+                f"node_gpus={self.node_gpus}, num_processes={self.num_processes}: expected one GPU for each "
+                "process of a node, or 0 GPUs to train on processors"
+            )
         self._check_shares()
         self._check_adaptation()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from prottune.alphabet import ALPHABET_SHA256
 from prottune.artifacts import Draft, Manifest, new_folder, read_manifest
-from prottune.errors import ArtifactError, ConfigError, DivergedError
+from prottune.errors import ArtifactError, DivergedError
 from prottune.records import Split
 from prottune.storage import local_path
 from prottune.training.batching import count_steps
@@ -21,6 +21,8 @@ from prottune.training.checkpoints import Checkpoints
 from prottune.training.examples import Examples, check_membrane_flags, read_examples
 from prottune.training.history import HISTORY_FILE, HistoryFollower, Progress, Receiver, following
 from prottune.training.job import Job, read_report
+from prottune.training.launching import train_on_nodes
+from prottune.training.order import Order
 from prottune.training.processes import launched_by_torchrun, run_ranks
 from prottune.training.settings import TrainConfig, TrainReport
 from prottune.training.stopping import Stop, ending_when_stopped
@@ -39,7 +41,8 @@ def train(
     """Fine-tune a base model on the training proteins and keep the weights that did best on validation.
 
     Starts `config.num_processes` ranks and hands `on_point` each line of `history.jsonl` while they write
-    it. Under torchrun it starts none: it is one of the ranks, and only rank 0 writes and hands on.
+    it. Under torchrun it starts none: it is one of the ranks, and only rank 0 writes and hands on. With
+    `config.num_nodes` above 1 it has the nodes of a cluster do that.
 
     `checkpoints` is a folder or s3:// prefix for this run alone: a run that was interrupted, started again
     with the same one, goes on from the newest checkpoint there and hands on the points up to it once more.
@@ -47,16 +50,14 @@ def train(
     Raises: ConfigError for settings that do not fit together, this machine or the checkpoints there;
         ArtifactError for a damaged or foreign token folder, or if no checkpoint there is whole; DataError if
         a protein does not fit into the base model; DivergedError if a loss or gradient is not finite, or was
-        not when these settings were tried before; StorageError if a checkpoint cannot be written.
+        not when these settings were tried before; StorageError if a checkpoint cannot be written; of several
+        nodes, what `train_on_nodes` raises.
     """
-    if config.num_nodes > 1:
-        raise ConfigError(
-            f"num_nodes={config.num_nodes}: multi-node training needs the cluster launcher, which is not "
-            "there yet; expected 1"
-        )
     manifest = read_manifest(tokens, "tokenize")
     train_set = _check_tokens(tokens, manifest)
     check_membrane_flags(tokens, train_set, config)
+    if config.num_nodes > 1 and not launched_by_torchrun(os.environ):
+        return train_on_nodes(Order.of(manifest.digest, config, checkpoints), tokens, model, on_point)
     num_steps = count_steps(train_set.num_tokens_N, config.tokens_per_batch, config.epochs)
     run = _train_as_one_of_many if launched_by_torchrun(os.environ) else _train_in_new_processes
     with (

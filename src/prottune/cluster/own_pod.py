@@ -1,0 +1,88 @@
+"""The pod that this program runs in, and what pods that it starts take over from it.
+
+Environment goes by reference: what this pod got from a Secret or a ConfigMap, the others get from there too.
+A value goes over as such only if it can be no secret.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+
+from prottune.cluster.connection import Cluster
+from prottune.cluster.objects import PODS, S3_SECRET, S3_SECRET_KEYS, Object
+
+FORWARDED = ("AWS_", "HF_", "MLFLOW_", "PROTTUNE_", "S3_")
+"""How the names of the variables begin that go over."""
+_OF_THIS_STEP = ("PROTTUNE_CACHE", "PROTTUNE_FAILURE_FILE")
+_MAIN_CONTAINER = "main"
+"""Name of the container of a step, as Argo Workflows calls it."""
+_SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL|USERNAME")
+_ADDRESS_WITH_PASSWORD = re.compile(r"://[^/]*@")
+_OWN_TO_EVERY_POD = "node.kubernetes.io/"
+"""How the keys of the tolerations begin that Kubernetes itself gives every pod."""
+
+
+@dataclass(frozen=True)
+class OwnPod:
+    """What others take over from this pod; of no pod, nothing but the keys of the object store."""
+
+    owner: Object | None = None
+    """The reference by which Kubernetes deletes what this pod owns together with it."""
+    image: str = ""
+    node_selector: Object = field(default_factory=dict)
+    tolerations: tuple[Object, ...] = ()
+    pull_secrets: tuple[Object, ...] = ()
+    environment: tuple[Object, ...] = ()
+
+
+def own_pod(cluster: Cluster) -> OwnPod:
+    """Ask the API server for the pod that this program runs in.
+
+    Raises: ClusterError if the server is away; ConfigError if it may not be asked.
+    """
+    name = os.environ.get("KFP_POD_NAME", "")
+    if not name and os.environ.get("KUBERNETES_SERVICE_HOST"):
+        name = os.environ.get("HOSTNAME", "")
+    pod = cluster.get(PODS, name) if name else None
+    if pod is None:
+        return OwnPod(environment=_environment([]))
+    spec, metadata = pod["spec"], pod["metadata"]
+    named = [entry for entry in spec["containers"] if entry["name"] == _MAIN_CONTAINER]
+    container = (named or spec["containers"])[0]
+    return OwnPod(
+        owner={"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]},
+        image=container.get("image", ""),
+        node_selector=spec.get("nodeSelector") or {},
+        tolerations=tuple(
+            entry
+            for entry in spec.get("tolerations") or []
+            if not entry.get("key", "").startswith(_OWN_TO_EVERY_POD)
+        ),
+        pull_secrets=tuple(spec.get("imagePullSecrets") or []),
+        environment=_environment(container.get("env") or []),
+    )
+
+
+def _environment(entries: list[Object]) -> tuple[Object, ...]:
+    """The variables that go over: references as this pod has them, then plain values, sorted by name."""
+    found = {name: _reference(name) for name in S3_SECRET_KEYS}
+    found |= {
+        name: {"name": name, "value": value}
+        for name, value in os.environ.items()
+        if name.startswith(FORWARDED) and name not in _OF_THIS_STEP and _is_no_secret(name, value)
+    }
+    for entry in entries:
+        by_reference = {"secretKeyRef", "configMapKeyRef"} & set(entry.get("valueFrom") or {})
+        if by_reference and entry["name"].startswith(FORWARDED):
+            found[entry["name"]] = {"name": entry["name"], "valueFrom": entry["valueFrom"]}
+    return tuple(found[name] for name in sorted(found))
+
+
+def _reference(name: str) -> Object:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": S3_SECRET, "key": name, "optional": True}}}
+
+
+def _is_no_secret(name: str, value: str) -> bool:
+    return not _SECRET.search(name) and not _ADDRESS_WITH_PASSWORD.search(value)
