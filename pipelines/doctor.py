@@ -42,7 +42,7 @@ CHECKS = (
     Check("manifests", here.manifests, 60.0),
     Check("torch", here.torch, 60.0),
     Check("disk", here.disk),
-    Check("store", services.store, 60.0),
+    Check("store", services.store, 30.0),
     Check("mlflow", services.mlflow),
     Check("cluster", cluster.cluster),
     Check("pipelines", kubeflow.pipelines),

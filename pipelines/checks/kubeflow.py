@@ -153,7 +153,9 @@ def _version(cluster: Cluster, name: str, fields: set[str], by_field: dict[str, 
             found = cluster.read(DEPLOYMENTS.path(namespace, deployment))
         except (MissingError, ConfigError):  # not here, or not for our eyes
             continue
-        image = str(found["spec"]["template"]["spec"]["containers"][0]["image"]).partition("@")[0]
+        containers = found["spec"]["template"]["spec"]["containers"]
+        (own, *_) = [each for each in containers if each.get("name") == "manager"] or containers
+        image = str(own["image"]).partition("@")[0]
         if tag := image.rpartition("/")[2].partition(":")[2]:
             return f"{name} {tag}"
     told = next((words for field, words in by_field.items() if field in fields), "")

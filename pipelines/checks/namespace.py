@@ -55,7 +55,20 @@ def secrets(surroundings: Surroundings) -> Finding:
     if not endpoint or "://" in endpoint:
         told = f"Secret {name}: its annotation {_ENDPOINT_ANNOTATION} is {endpoint!r}"
         return failed(told, "give KServe the store's host and port, without http:// (manifests/base)")
+    if (said := _store_of_steps(cluster)) and said != endpoint:
+        told = f"KServe reads models from {endpoint} (Secret {name}), steps write them to {said}"
+        return warning(f"{told} (ConfigMap)", "name one store in both, unless both names lead to it")
     return ok(f"Secrets {listed(names)} (names and annotations; their keys were not looked at)")
+
+
+def _store_of_steps(cluster: Cluster) -> str:
+    """Host and port of the store as steps are told it; empty if that may not be seen."""
+    try:
+        found = cluster.get(CONFIG_MAPS, next(iter(manifests.generated("configMap"))))
+    except ForbiddenError:
+        return ""
+    said = str(((found or {}).get("data") or {}).get("S3_ENDPOINT", ""))
+    return said.rpartition("://")[2].rstrip("/")
 
 
 def accounts(surroundings: Surroundings) -> Finding:

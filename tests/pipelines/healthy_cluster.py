@@ -83,7 +83,9 @@ def schema_like(value: Any) -> Object:
 
 def controller(cluster: SmallCluster, namespace: str, name: str, tag: str) -> None:
     """Let a part of Kubeflow run in some version."""
-    pod = {"spec": {"containers": [{"image": f"registry.example:5000/kubeflow/{name}:{tag}"}]}}
+    proxy = {"name": "kube-rbac-proxy", "image": "registry.example/proxy:v1.0.0"}
+    manager = {"name": "manager", "image": f"registry.example:5000/kubeflow/{name}:{tag}"}
+    pod = {"spec": {"containers": [proxy, manager]}}
     cluster.put("deployments.apps", {"metadata": {"name": name}, "spec": {"template": pod}}, namespace)
 
 

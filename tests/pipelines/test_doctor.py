@@ -523,6 +523,18 @@ def test_a_setting_without_a_value_and_a_store_with_a_scheme_fail(cluster: Small
     )
 
 
+def test_a_store_that_kserve_and_the_steps_name_differently_is_a_warning(cluster: SmallCluster) -> None:
+    def elsewhere(content: dict[str, Any]) -> None:
+        content["data"]["S3_ENDPOINT"] = "https://s3.example"
+
+    cluster.change("configmaps", "prottune", elsewhere)
+    found = look("secrets")
+    assert found.state == "warning"
+    assert found.found.startswith("KServe reads models from prottune-store:8333 (Secret prottune-s3), steps")
+    cluster.denied = {("get", "configmaps")}
+    assert look("secrets").state == "ok"
+
+
 def test_the_values_of_secrets_are_never_asked_for(cluster: SmallCluster) -> None:
     (check,) = (each for each in CHECKS if each.name == "secrets")
     surroundings = Surroundings(DoctorFlags())
