@@ -19,7 +19,7 @@ _RENDER_SECONDS = 60
 
 
 @cache
-def _base() -> tuple[Document, tuple[Document, ...]]:
+def base() -> tuple[Document, tuple[Document, ...]]:
     """The base's kustomization, and the objects that it lists.
 
     Raises: NotCheckedError if this is no checkout of prottune.
@@ -37,7 +37,7 @@ def _base() -> tuple[Document, tuple[Document, ...]]:
 
 def objects(kind: str) -> list[Document]:
     """The base's objects of one kind."""
-    return [each for each in _base()[1] if each["kind"] == kind]
+    return [each for each in base()[1] if each["kind"] == kind]
 
 
 def generated(kind: str) -> dict[str, dict[str, str]]:
@@ -45,7 +45,7 @@ def generated(kind: str) -> dict[str, dict[str, str]]:
     written down; those of a secret are not."""
     return {
         entry["name"]: dict(line.split("=", 1) for line in entry.get("literals", []))
-        for entry in _base()[0][f"{kind}Generator"]
+        for entry in base()[0][f"{kind}Generator"]
     }
 
 

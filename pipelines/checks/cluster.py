@@ -30,11 +30,11 @@ def rights(surroundings: Surroundings) -> Finding:
     there = surroundings.cluster()
     told, may_not = _asked(there, lambda call: is_allowed(there, call))
     if not may_not:
-        return ok(f"you may make {told}")
+        return ok(f"you may make all {told}")
     if surroundings.in_pod:
-        return failed(f"this account may not {may_not}; of {told}", _APPLY)
+        return failed(f"this account may not {may_not}, of {told}", _APPLY)
     advice = "nothing, if only runs on the cluster deploy and train; they have an account of their own"
-    return warning(f"you may not {may_not}; of {told}", advice)
+    return warning(f"you may not {may_not}, of {told}", advice)
 
 
 def rights_of_runs(surroundings: Surroundings) -> Finding:
@@ -44,17 +44,19 @@ def rights_of_runs(surroundings: Surroundings) -> Finding:
         told, may_not = _asked(there, lambda call: is_allowed(there, call, account))
     except ForbiddenError:
         why = f"you may not ask what {account} may in namespace {there.namespace}"
-        raise NotCheckedError(why, "run doctor in a pod of that account, or ask an administrator") from None
+        user = f"system:serviceaccount:{there.namespace}:{account}"
+        advice = f"ask an administrator: kubectl -n {there.namespace} auth can-i --list --as {user}"
+        raise NotCheckedError(why, advice) from None
     if may_not:
-        return failed(f"{account} may not {may_not}; of {told}", _APPLY)
-    return ok(f"{account} may make {told}")
+        return failed(f"{account} may not {may_not}, of {told}", _APPLY)
+    return ok(f"{account} may make all {told}")
 
 
 def _asked(there: Cluster, may: Callable[..., bool]) -> tuple[str, str]:
     """How many calls were asked about, and which of them are not allowed."""
     (role,) = manifests.objects("Role")
     calls = calls_of(role)
-    told = f"the {len(calls)} calls of manifests/base/role.yaml in namespace {there.namespace}"
+    told = f"{len(calls)} calls of manifests/base/role.yaml in namespace {there.namespace}"
     return told, listed([str(call) for call in calls if not may(call)])
 
 

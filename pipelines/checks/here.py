@@ -38,7 +38,7 @@ def judged_versions(root: Path) -> Finding:
 
     try:
         project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        wanted = [_pinned(root / f"requirements/{name}.in") for name in ("light", "pipelines", "torch")]
+        wanted = [pinned(root / f"requirements/{name}.in") for name in ("light", "pipelines", "torch")]
     except OSError as error:
         raise NotCheckedError(f"{error.filename}: not there, so this is no checkout") from None
     needed, of_torch = wanted[0] | wanted[1] | {"prottune": __version__}, wanted[2]
@@ -55,7 +55,7 @@ def judged_versions(root: Path) -> Finding:
     return ok(f"{told}; {len(needed) + len(of_torch)} packages as required")
 
 
-def _pinned(path: Path) -> dict[str, str]:
+def pinned(path: Path) -> dict[str, str]:
     """Package -> the one version that a file takes; others are not fixed by it."""
     lines = path.read_text(encoding="utf-8").splitlines()
     pins = [found for line in lines if (found := re.match(r"([\w-]+)==(\S+)", line))]

@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from small_cluster import SmallCluster, serving
 from small_store import Store
 
 from pipelines import doctor as program
+from pipelines import manifests
 from pipelines.__main__ import main
 from pipelines.checks import here
 from pipelines.checks.finding import Finding, State
@@ -27,11 +29,13 @@ from pipelines.checks.surroundings import DoctorFlags, Surroundings
 from pipelines.compiling import compiled
 from pipelines.doctor import CHECKS, WIDTH, Check, finding, findings
 from pipelines.manifests import rendered
+from prottune.cluster.objects import SECRETS
+from prottune.cluster.rights import calls_of
 from prottune.errors import ConfigError
 
-ON_A_CLUSTER = [check.name for check in CHECKS][
-    CHECKS.index(next(c for c in CHECKS if c.name == "cluster")) :
-]
+NAMES = [check.name for check in CHECKS]
+ON_A_CLUSTER = NAMES[NAMES.index("cluster") :]
+NUM_CALLS = len(calls_of(manifests.objects("Role")[0]))
 ACCOUNT = "system:serviceaccount:lab:prottune-run"
 BY_DIGEST = {
     "light_image": "registry.example/prottune-light@sha256:0",
@@ -71,7 +75,9 @@ def test_a_cluster_with_all_that_is_needed_is_well(cluster: SmallCluster) -> Non
     assert found["cluster"].found.startswith("Kubernetes v1.33.2 at http://127.0.0.1:")
     assert found["trainer"].found.startswith("Trainer v2.3.0: TrainJob, TrainingRuntime served")
     assert found["kserve"].found.startswith("KServe v0.20.0: InferenceService, ServingRuntime served")
-    assert found["rights"].found == ("you may make the 16 calls of manifests/base/role.yaml in namespace lab")
+    assert found["rights"].found == (
+        f"you may make all {NUM_CALLS} calls of manifests/base/role.yaml in namespace lab"
+    )
     assert found["gpus"].found.startswith("nvidia.com/gpu: 12 on 2 of 3 nodes that take pods")
     assert "nothing was pulled" in found["images"].found
     assert cluster.writes == []
@@ -167,7 +173,7 @@ def test_a_client_that_keeps_stdout_to_itself_does_not_keep_the_table(
 def test_what_is_installed_is_what_the_requirements_say() -> None:
     found = look("versions")
     assert found.state == "ok", found
-    assert f"kfp {here._pinned(here.ROOT / 'requirements/pipelines.in')['kfp']}" in found.found
+    assert f"kfp {here.pinned(here.ROOT / 'requirements/pipelines.in')['kfp']}" in found.found
 
 
 @pytest.fixture
@@ -185,7 +191,7 @@ def test_another_version_is_told_and_fails_where_a_run_needs_it(
     file: str, pin: str, state: State, checkout: Path
 ) -> None:
     path = checkout / f"requirements/{file}.in"
-    found = here._pinned(path)[pin]
+    found = here.pinned(path)[pin]
     path.write_text(path.read_text().replace(f"{pin}=={found}", f"{pin}==99.0"))
     judged = here.judged_versions(checkout)
     assert judged.state == state
@@ -201,6 +207,20 @@ def test_another_python_and_no_checkout_are_told(checkout: Path) -> None:
     shutil.rmtree(checkout / "requirements")
     gone = finding(Check("versions", lambda _: here.judged_versions(checkout)), Surroundings(DoctorFlags()))
     assert (gone.state, "no checkout" in gone.found) == ("not checked", True)
+
+
+def test_where_there_are_no_manifests_what_follows_from_them_is_not_checked(
+    cluster: SmallCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifests, "FOLDER", tmp_path)
+    manifests.base.cache_clear()
+    try:
+        found = [look(name) for name in ("rights", "settings", "runtimes", "trainer")]
+    finally:
+        manifests.base.cache_clear()
+    assert {(each.state, each.found.partition(": ")[2]) for each in found} == {
+        ("not checked", "not there, so this is no checkout")
+    }
 
 
 def test_a_graph_that_differs_from_its_sources_is_named_and_left_alone(tmp_path: Path) -> None:
@@ -383,7 +403,7 @@ def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[small_k
 
 def test_kubeflow_pipelines_tells_its_version(backend: small_kfp.Backend) -> None:
     found = look("pipelines", host=backend.url)
-    assert found == Finding("ok", "Kubeflow Pipelines 2.17.0, SDK 2.17.0; 0 schedules on it")
+    assert found == Finding("ok", f"Kubeflow Pipelines 2.17.0, SDK {version('kfp')}; 0 schedules on it")
     backend.tag = "2.16.1"
     assert look("pipelines", host=backend.url).state == "warning"
     assert backend.writes == []
@@ -448,9 +468,8 @@ def test_a_right_that_you_lack_is_a_warning_and_for_a_pod_a_failure(cluster: Sma
     cluster.denied = {("create", "trainjobs.trainer.kubeflow.org"), ("get", "pods/log")}
     found = look("rights")
     assert found.state == "warning"
-    assert found.found.startswith(
-        "you may not create trainjobs.trainer.kubeflow.org, get pods/log; of the 16"
-    )
+    lacking = "create trainjobs.trainer.kubeflow.org, get pods/log"
+    assert found.found.startswith(f"you may not {lacking}, of {NUM_CALLS} calls")
     surroundings = Surroundings(DoctorFlags())
     surroundings.in_pod = True
     (check,) = (each for each in CHECKS if each.name == "rights")
@@ -461,7 +480,7 @@ def test_a_right_that_runs_lack_fails(cluster: SmallCluster) -> None:
     cluster.denied_to = {ACCOUNT: {("update", "leases.coordination.k8s.io")}}
     found = look("rights-of-runs")
     assert found.state == "failed"
-    assert found.found.startswith("prottune-run may not update leases.coordination.k8s.io; of the 16 calls")
+    assert found.found.startswith("prottune-run may not update leases.coordination.k8s.io, of ")
     assert "Role prottune-run" in found.advice
 
 
@@ -539,8 +558,6 @@ def test_the_values_of_secrets_are_never_asked_for(cluster: SmallCluster) -> Non
     (check,) = (each for each in CHECKS if each.name == "secrets")
     surroundings = Surroundings(DoctorFlags())
     assert finding(check, surroundings).state == "ok"
-    from prottune.cluster.objects import SECRETS
-
     assert set(surroundings.cluster().metadata(SECRETS, "prottune-s3") or {}) >= {"name", "annotations"}
     assert "data" not in (surroundings.cluster().metadata(SECRETS, "prottune-s3") or {})
 
