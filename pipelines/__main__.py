@@ -1,4 +1,4 @@
-"""The operator's program: `python -m pipelines compile | run | submit | schedule`."""
+"""The operator's program: `python -m pipelines compile | run | submit | schedule | doctor`."""
 
 import sys
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ VERBS = {
     "submit": "run a graph on Kubeflow Pipelines: finetune (if none is named) or predict",
     "schedule": "make Kubeflow Pipelines run graphs again and again: "
     "schedule apply | preview | list | pause | resume | delete",
+    "doctor": "look at this machine, the cluster and its servers before a long run, and say what to do",
 }
 PROGRAM = "python -m pipelines"
 _RUNS = {
@@ -37,6 +38,8 @@ def main(words: Sequence[str]) -> int:
     """Run one verb; returns the exit code."""
     if words[0] == "schedule":
         return _schedule(words[1:])
+    if words[0] == "doctor":
+        return _doctor(words[1:])
     verb, graph, rest = _named(words)
     if verb == "compile":
         return _compile(graph, rest)
@@ -116,6 +119,14 @@ def _schedule(words: Sequence[str]) -> int:
         raise ConfigError(f"schedule {verb}: expected the name of one schedule, got {len(named)}")
     print("\n".join(lines))
     return 0
+
+
+def _doctor(words: Sequence[str]) -> int:
+    from pipelines.checks.surroundings import DoctorFlags
+    from pipelines.doctor import doctor
+    from prottune.flags import parse_flags
+
+    return doctor(parse_flags(DoctorFlags, words, f"{PROGRAM} doctor", VERBS["doctor"]))
 
 
 if __name__ == "__main__":

@@ -60,6 +60,23 @@ class Backend:
         with self._errors("connect"):
             self._client = _client(self._host, flags.namespace, _token(flags.token_file))
 
+    def version(self) -> str:
+        """The server's version; empty if it tells none.
+
+        Its API server calls it `tag_name`, its UI in front of that `apiServerTagName`.
+        """
+        with self._errors("version"):
+            api = self._client.healthzs.api_client
+            said = api.call_api(
+                "/apis/v1beta1/healthz",
+                "GET",
+                header_params={"Accept": "application/json"},
+                response_type="object",
+                auth_settings=["Bearer"],
+                _return_http_data_only=True,
+            )
+        return str(said.get("apiServerTagName") or said.get("tag_name") or "")
+
     def version_of(self, package: Path) -> Version:
         """Find the version with the content of a compiled graph, or upload it.
 

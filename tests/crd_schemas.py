@@ -52,11 +52,16 @@ class Schema:
 
 def schema_of(resource: str) -> Schema:
     """The strict schema of a custom resource; the test is skipped where the files are not."""
+    return _read(folder_of_schemas() / FILES[resource])
+
+
+def folder_of_schemas() -> Path:
+    """Where the definitions of custom resources lie; the test is skipped where they do not."""
     named = os.environ.get("CUSTOM_RESOURCES")
     folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared/crds"
     if not folder.is_dir():
         pytest.skip(f"not run here: no schemas of custom resources in {folder}; name it: CUSTOM_RESOURCES")
-    return _read(folder / FILES[resource])
+    return folder
 
 
 @cache

@@ -44,6 +44,10 @@ class SmallCluster:
     """A controller: sees each write that changed something, after it, and may write status, pods, events."""
     denied: set[tuple[str, str]] = field(default_factory=set)
     """(verb, resource) that the caller may not."""
+    denied_to: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    """User -> the same for others, which the caller may ask about."""
+    pages: dict[str, Any] = field(default_factory=dict)
+    """Path -> what the server says there, where that is no object: `/version`, `/apis/GROUP/VERSION`."""
     faults: dict[int, str | int] = field(default_factory=dict)
     """Number of a call, the first being 1 -> what goes wrong with it: an HTTP status; `timeout` (no answer),
     `cut` (the connection ends before anything happened) or `lost` (it ends after the call took effect)."""
@@ -184,12 +188,13 @@ class SmallCluster:
             "items": items,
         }
 
-    def review(self, sent: Object) -> Object:
-        """Answer a SelfSubjectAccessReview."""
+    def review(self, sent: Object, denied: set[tuple[str, str]] | None = None) -> Object:
+        """Answer an access review; without `denied`, of the caller."""
+        denied = self.denied if denied is None else denied
         asked = sent["spec"]["resourceAttributes"]
         resource = ".".join(part for part in (asked["resource"], asked.get("group", "")) if part)
         resource += f"/{asked['subresource']}" if asked.get("subresource") else ""
-        return sent | {"status": {"allowed": (asked["verb"], resource) not in self.denied}}
+        return sent | {"status": {"allowed": (asked["verb"], resource) not in denied}}
 
     def _write(self, call: Call, key: Key, sent: Object, *, keep_status: bool = True) -> Object:
         sent = deepcopy(sent)

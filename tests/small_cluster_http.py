@@ -37,7 +37,7 @@ class Call:
 
     @property
     def writes(self) -> bool:
-        reviews = self.resource.startswith("selfsubjectaccessreviews")
+        reviews = self.resource.startswith(("selfsubjectaccessreviews", "localsubjectaccessreviews"))
         return self.verb in ("create", "update", "patch", "delete") and not reviews
 
 
@@ -54,6 +54,12 @@ def call_of(method: str, path: str, *, watch: bool) -> Call:
     return Call(verb, resource, namespace, name)
 
 
+def is_of_objects(path: str) -> bool:
+    """Whether a path names a kind of objects: /api/v1/pods, /apis/GROUP/VERSION/..."""
+    first, *rest = path.strip("/").split("/")
+    return (first == "api" and len(rest) >= 2) or (first == "apis" and len(rest) >= 3)
+
+
 def handler_of(cluster: SmallCluster) -> type[BaseHTTPRequestHandler]:
     """A request handler that answers from one cluster."""
 
@@ -66,6 +72,17 @@ def handler_of(cluster: SmallCluster) -> type[BaseHTTPRequestHandler]:
             body = json.loads(self.rfile.read(length)) if length else {}
             address = urlsplit(self.path)
             query = dict(parse_qsl(address.query))
+            if self.command == "GET" and address.path in cluster.pages:
+                if cluster.down:
+                    self.close_connection = True
+                else:
+                    self.reply(200, cluster.pages[address.path])
+                return
+            if not is_of_objects(address.path):
+                self.reply(
+                    404, status_of(404, "NotFound", "the server could not find the requested resource")
+                )
+                return
             watch = query.get("watch", "").lower() == "true"
             call = call_of(self.command, address.path, watch=watch)
             with cluster.lock:
@@ -95,6 +112,8 @@ def handler_of(cluster: SmallCluster) -> type[BaseHTTPRequestHandler]:
         def answer_to(self, call: Call, body: Any, query: dict[str, str]) -> tuple[int, Any]:
             if call.resource.startswith("selfsubjectaccessreviews."):
                 return 201, cluster.review(body)
+            if call.resource.startswith("localsubjectaccessreviews."):
+                return 201, cluster.review(body, cluster.denied_to.get(body["spec"]["user"], set()))
             status_only = call.resource.endswith("/status")
             if call.resource == "pods/log":
                 return 200, log_of(cluster, call, query)
@@ -104,7 +123,9 @@ def handler_of(cluster: SmallCluster) -> type[BaseHTTPRequestHandler]:
                 only = {"status_only": status_only} if call.verb in ("update", "patch") else {}
                 return 200, getattr(cluster, call.verb)(call, body, **only)
             if call.verb == "get":
-                return 200, cluster.find(call)
+                found = cluster.find(call)
+                only_metadata = "as=PartialObjectMetadata" in self.headers.get("Accept", "")
+                return 200, {"metadata": found["metadata"]} if only_metadata else found
             return 200, cluster.list(call, query.get("labelSelector", ""), query.get("fieldSelector", ""))
 
         def reply(self, status: int, answer: Any) -> None:

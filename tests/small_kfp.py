@@ -33,6 +33,8 @@ class Backend:
     states: list[Entry] = field(default_factory=list)
     """What a run says of itself, one entry a question; the last one stays."""
     page_size: int = 100
+    tag: str = "2.17.0"
+    """The version that the server tells of itself."""
     port: int = 0
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -58,6 +60,7 @@ def answer(backend: Backend, method: str, path: str, query: dict[str, str], body
     """One call of the REST API."""
     routes: dict[tuple[str, str], Callable[[], Any]] = {
         ("GET", "healthz"): lambda: {"multi_user": False},
+        ("GET", "/apis/v1beta1/healthz"): lambda: {"multi_user": False, "tag_name": backend.tag},
         ("GET", "pipelines"): lambda: _page(backend, "pipelines", _matching(backend.pipelines, query), query),
         ("POST", "pipelines"): lambda: _add(backend.pipelines, backend, "pipeline_id", body),
         ("POST", "pipelines/upload_version"): lambda: _upload(backend, query, body),

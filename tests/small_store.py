@@ -21,6 +21,10 @@ class Store:
     """So many GETs are answered 503 before the next is served."""
     cut: int = 0
     """So many bytes are missing at the end of each body, though its length is announced."""
+    refuse: dict[str, str] = field(default_factory=dict)
+    """Method -> the code of the error 403 that such calls get: POST begins and ends an upload in parts."""
+    parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    """Key -> number and content of the parts of an upload that has begun."""
     port: int = 0
 
     @property
@@ -49,12 +53,38 @@ def handler_of(store: Store) -> type[BaseHTTPRequestHandler]:
                 self.answer(404, b"<Error><Code>NoSuchKey</Code><Message>not here</Message></Error>")
 
         def do_PUT(self) -> None:
-            key = unquote(urlsplit(self.path).path).lstrip("/")
-            store.objects[key] = self.rfile.read(int(self.headers["Content-Length"]))
-            store.puts.append(key)
+            address = urlsplit(self.path)
+            key, query = unquote(address.path).lstrip("/"), parse_qs(address.query)
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.refused():
+                return
+            if "partNumber" in query:
+                store.parts[key][int(query["partNumber"][0])] = content
+            else:
+                store.objects[key] = content
+                store.puts.append(key)
             self.answer(200, b"")
 
+        def do_POST(self) -> None:
+            key = unquote(urlsplit(self.path).path).lstrip("/")
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.refused():
+                return
+            if "uploadId=" not in self.path:
+                store.parts[key] = {}
+                self.answer(200, upload(key, "InitiateMultipartUploadResult"))
+            else:
+                store.objects[key] = b"".join(part for _, part in sorted(store.parts.pop(key).items()))
+                self.answer(200, upload(key, "CompleteMultipartUploadResult"))
+
+        def refused(self) -> bool:
+            if code := store.refuse.get(self.command):
+                self.answer(403, f"<Error><Code>{code}</Code><Message>refused</Message></Error>".encode())
+            return bool(code)
+
         def do_DELETE(self) -> None:
+            if self.refused():
+                return
             key = unquote(urlsplit(self.path).path).lstrip("/")
             store.objects.pop(key, None)
             store.deletes.append(key)
@@ -74,6 +104,15 @@ def handler_of(store: Store) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
+
+
+def upload(key: str, kind: str) -> bytes:
+    """The answer to the beginning or the end of an upload in parts."""
+    bucket, _, name = key.partition("/")
+    return (
+        f'<{kind} xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Bucket>{bucket}</Bucket><Key>{name}</Key>'
+        f"<UploadId>{name}</UploadId><Location>/{key}</Location><ETag>0</ETag></{kind}>"
+    ).encode()
 
 
 def listing(store: Store, bucket: str, prefix: str) -> bytes:

@@ -23,6 +23,8 @@ from mlflow_template import new_store
 from test_registration import model_folder, report_on
 from toy_proteins import toy_flags, write_base, write_toy
 
+from pipelines.checks import services
+from pipelines.checks.surroundings import DoctorFlags, Surroundings
 from prottune import tracking, unsent
 from prottune.artifacts import read_manifest
 from prottune.errors import TrackingError
@@ -126,6 +128,15 @@ def test_a_run_is_tracked_and_its_files_are_kept_by_the_server(server: str, tmp_
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"train/loss": 0.5})
     assert [file.path for file in client.list_artifacts(tracker.run_id, "reports")] == ["reports/page.html"]
     assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
+
+
+def test_the_doctor_finds_the_host_name_that_the_server_refuses(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    found = services.mlflow(Surroundings(DoctorFlags()))
+    assert (found.state, found.found) == ("failed", f"{server} answers 403 to Host prottune-mlflow:5000")
 
 
 def test_a_model_on_this_disk_is_uploaded_and_comes_back_as_the_champion(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from minio import Minio
 
+from pipelines.checks import services
+from pipelines.checks.surroundings import DoctorFlags, Surroundings
 from prottune import storage
 from prottune.artifacts import MANIFEST_FILE, new_folder, read_manifest
 from prottune.errors import ArtifactError, DivergedError, StorageError
@@ -127,6 +129,23 @@ def test_a_wrong_secret_and_a_missing_key_are_named(
     monkeypatch.setenv("S3_SECRET_KEY", "not the secret")
     with pytest.raises(StorageError, match=r"^s3://prottune-test/none: SignatureDoesNotMatch$"):
         fetch_file("s3://prottune-test/none", tmp_path / "x", 100)
+
+
+def test_the_doctor_tries_the_store_and_leaves_nothing(
+    s3: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = services.store(Surroundings(DoctorFlags(store="s3://prottune-test/tried")))
+    assert (found.state, found.found.partition(": ")[2]) == (
+        "ok",
+        "written, read, listed, written in parts, cleaned up",
+    )
+    assert list_files("s3://prottune-test/tried") == []
+    absent = services.store(Surroundings(DoctorFlags(store="s3://prottune-none/tried")))
+    assert (absent.state, "NoSuchBucket" in absent.found) == ("failed", True)
+    assert absent.advice.startswith("make the bucket")
+    monkeypatch.setenv("S3_SECRET_KEY", "not the secret")
+    refused = services.store(Surroundings(DoctorFlags(store="s3://prottune-test/tried")))
+    assert (refused.state, "SignatureDoesNotMatch" in refused.found) == ("failed", True)
 
 
 def test_a_source_is_taken_from_a_prefix(s3: dict[str, str], tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 PATIENCE_SECONDS = 120.0
 """How long a call is repeated that gets no answer."""
+_ONLY_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 8.0
 _NO_FINAL_ANSWER = (0, 401, 408, 410, 429)
@@ -48,6 +49,10 @@ class ConflictError(UnansweredError):
     """What was to be written has been changed by somebody else since it was read."""
 
 
+class ForbiddenError(ConfigError):
+    """Who asks has no right to this."""
+
+
 class MissingError(ClusterError):
     """The API server keeps nothing under this name, or has never heard of this kind of object."""
 
@@ -57,10 +62,11 @@ def in_cluster() -> bool:
     return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and (SERVICE_ACCOUNT / "token").is_file()
 
 
-def connect(namespace: str = "") -> Cluster:
+def connect(namespace: str = "", *, patience_seconds: float = PATIENCE_SECONDS) -> Cluster:
     """The cluster of this pod, else the current one of the kubeconfig.
 
-    `namespace` is empty for the pod's own, or the kubeconfig's.
+    `namespace` is empty for the pod's own, or the kubeconfig's. A call that gets no answer is repeated for
+    `patience_seconds`.
 
     Raises: ConfigError if there is no cluster to reach from here, or no namespace.
     """
@@ -81,12 +87,13 @@ def connect(namespace: str = "") -> Cluster:
             "account, or name a kubeconfig (KUBECONFIG)"
         ) from error
     settings.retries = False  # we decide what is asked again
-    return Cluster(client.ApiClient(settings), namespace or found)
+    return Cluster(client.ApiClient(settings), namespace or found, patience_seconds=patience_seconds)
 
 
 class Cluster:
     """One namespace of a cluster. A call raises ClusterError when the server is away for two minutes, and
-    ConfigError when it refuses for good (a right that is missing, an object that no webhook lets through)."""
+    ConfigError when it refuses for good (ForbiddenError for a right that is missing; an object that no
+    webhook lets through)."""
 
     def __init__(
         self,
@@ -94,13 +101,44 @@ class Cluster:
         namespace: str,
         *,
         read_seconds: float = READ_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
         self._timeout = (CONNECT_SECONDS, read_seconds)  # a pair: the client ignores a lone float
+        self._patience_seconds = patience_seconds
         self.namespace = namespace
         self.now, self.sleep = now, sleep
+
+    @property
+    def address(self) -> str:
+        """Where the API server listens."""
+        return str(self._client.configuration.host)
+
+    def read(self, path: str) -> Any:
+        """What the API server says at an address of its own, as /version.
+
+        Raises: MissingError if it has nothing there.
+        """
+        return self._persist(lambda: self._ask("GET", path))
+
+    def review(self, path: str, question: Object) -> Object:
+        """Ask what is answered by an object and changes nothing: an access review."""
+        answered: Object = self._persist(lambda: self._ask("POST", path, body=question))
+        return answered
+
+    def metadata(self, resource: Resource, name: str) -> Object | None:
+        """Name, labels and annotations of one object, never its content; None if there is none of that name.
+
+        A secret's values are not sent at all.
+        """
+        path = resource.path(self.namespace, name)
+        try:
+            found = self._persist(lambda: self._ask("GET", path, accept=_ONLY_METADATA))
+        except MissingError:
+            return None
+        return dict(found["metadata"])
 
     def get(self, resource: Resource, name: str) -> Object | None:
         """One object; None if there is none of that name."""
@@ -187,14 +225,14 @@ class Cluster:
 
     def _persist(self, ask: Callable[[], T]) -> T:
         """Ask until there is a final answer, with growing pauses, each of a random length."""
-        deadline, longest = self.now() + PATIENCE_SECONDS, _FIRST_PAUSE_SECONDS
+        deadline, longest = self.now() + self._patience_seconds, _FIRST_PAUSE_SECONDS
         while True:
             try:
                 return ask()
             except UnansweredError as error:
                 pause = max(longest * random.uniform(0.5, 1), error.retry_after_seconds)  # noqa: S311
                 if self.now() + pause > deadline:
-                    raise ClusterError(f"{error}; given up after {PATIENCE_SECONDS:.0f} s") from error
+                    raise ClusterError(f"{error}; given up after {self._patience_seconds:.0f} s") from error
                 _log.info("%s; asked again in %.1f s", error, pause)
             self.sleep(pause)
             longest = min(2 * longest, _LONGEST_PAUSE_SECONDS)
@@ -205,7 +243,9 @@ class Cluster:
         path: str,
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
+        *,
         answer: str = "object",
+        accept: str = "*/*",
     ) -> Any:
         """One request, once."""
         from kubernetes.client.rest import ApiException
@@ -217,7 +257,7 @@ class Cluster:
                 path,
                 method,
                 query_params=[(name, value) for name, value in (query or {}).items() if value],
-                header_params={"Accept": "*/*", "Content-Type": "application/json"},
+                header_params={"Accept": accept, "Content-Type": "application/json"},
                 body=body,
                 response_type=answer,
                 auth_settings=["BearerToken"],
@@ -238,6 +278,8 @@ def _explained(where: str, error: ApiException) -> ClusterError | ConfigError:
     except (TypeError, ValueError, KeyError):
         reason = error.body or error.reason
     line = f"{where}: {error.status} {' '.join(str(reason).split())[:500]}"
+    if error.status == 403:
+        return ForbiddenError(line)
     if error.status == 404:
         return MissingError(line)
     if error.status == 409:

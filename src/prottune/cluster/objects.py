@@ -18,6 +18,8 @@ class Resource:
     version: str
     plural: str
     kind: str
+    is_namespaced: bool = True
+    """False for what belongs to the whole cluster, as nodes."""
 
     @property
     def api_version(self) -> str:
@@ -26,9 +28,16 @@ class Resource:
     def path(self, namespace: str, name: str = "", part: str = "") -> str:
         """Where the API server keeps all objects of a namespace, one of them, or a part of one."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        return "/".join(filter(None, (f"{root}/namespaces/{namespace}/{self.plural}", name, part)))
+        place = f"{root}/namespaces/{namespace}" if self.is_namespaced else root
+        return "/".join(filter(None, (f"{place}/{self.plural}", name, part)))
 
 
+NODES = Resource("", "v1", "nodes", "Node", is_namespaced=False)
+SECRETS = Resource("", "v1", "secrets", "Secret")
+CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
+SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
+DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
+SERVING_RUNTIMES = Resource("serving.kserve.io", "v1alpha1", "servingruntimes", "ServingRuntime")
 PODS = Resource("", "v1", "pods", "Pod")
 EVENTS = Resource("", "v1", "events", "Event")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")

@@ -63,10 +63,10 @@ class Revision:
             MODEL_DIGEST_ANNOTATION: manifest.digest,
             DATASET_DIGEST_ANNOTATION: str(read_description(folder).get("dataset_digest", "")),
         }
-        predictor = _predictor(uri, config, model_version)
-        content = json.dumps([predictor, told], sort_keys=True)
+        spec = predictor(uri, config, model_version)
+        content = json.dumps([spec, told], sort_keys=True)
         name = hashlib.sha256(content.encode()).hexdigest()[:16]
-        return cls({"predictor": predictor | {"annotations": {REVISION_ANNOTATION: name}}}, told)
+        return cls({"predictor": spec | {"annotations": {REVISION_ANNOTATION: name}}}, told)
 
     @classmethod
     def on(cls, service: Object) -> Self:
@@ -132,7 +132,8 @@ def check_mode(service: Object) -> None:
         )
 
 
-def _predictor(uri: str, config: DeployConfig, model_version: str) -> Object:
+def predictor(uri: str, config: DeployConfig, model_version: str) -> Object:
+    """What an InferenceService says of the pods that serve the model at an s3:// address."""
     model: Object = {
         "modelFormat": {"name": "prottune", "version": "1"},
         "runtime": RUNTIME,
