@@ -28,6 +28,20 @@ from prottune.deployment.settings import DeployConfig
 SERVICES = "inferenceservices.serving.kserve.io"
 NAME = "prottune"
 LEASES = "leases.coordination.k8s.io"
+RIGHTS = {
+    ("get", SERVICES),
+    ("create", SERVICES),
+    ("update", SERVICES),
+    ("delete", SERVICES),
+    ("list", "pods"),
+    ("get", "pods/log"),
+    ("list", "events"),
+    ("get", LEASES),
+    ("create", LEASES),
+    ("update", LEASES),
+}
+"""All that a deployment may ask of the API server."""
+
 CLUSTER_CONFIG = DeployConfig(to="kserve", max_probability_difference=0.02)
 WAITING = {
     "no image": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "prottune-torch:9"'},

@@ -28,6 +28,15 @@ from prottune.training.settings import TrainReport
 
 JOBS = "trainjobs.trainer.kubeflow.org"
 RUNTIMES = "trainingruntimes.trainer.kubeflow.org"
+RIGHTS = {
+    ("get", RUNTIMES),
+    *((verb, JOBS) for verb in ("get", "create", "update", "delete")),
+    ("get", "pods"),
+    ("list", "pods"),
+    ("get", "pods/log"),
+    ("list", "events"),
+}
+"""All that a training of several nodes may ask of the API server."""
 RUN = "run-1"
 NAME = f"prottune-{RUN}"
 STEP_POD = "train-step-1"

@@ -14,7 +14,7 @@ import pytest
 from crd_schemas import schema_of
 from small_cluster import Call, Refused
 from small_kserve import CLUSTER_CONFIG as CONFIG
-from small_kserve import LEASES, NAME, SERVICES, SmallKServe, connected, deployed, free, spec_of
+from small_kserve import LEASES, NAME, RIGHTS, SERVICES, SmallKServe, connected, deployed, free, spec_of
 
 from prottune.artifacts import read_manifest
 from prottune.deployment.kserve import KServeDeployment
@@ -22,20 +22,6 @@ from prottune.deployment.revision import Revision
 from prottune.deployment.stage import deploy
 from prottune.errors import ClusterError, ConfigError, DeploymentError
 from prottune.serving.settings import ServeConfig
-
-RIGHTS = {
-    ("get", SERVICES),
-    ("create", SERVICES),
-    ("update", SERVICES),
-    ("delete", SERVICES),
-    ("list", "pods"),
-    ("get", "pods/log"),
-    ("list", "events"),
-    ("get", LEASES),
-    ("create", LEASES),
-    ("update", LEASES),
-}
-"""All that a deployment may ask of the API server; manifests/ gives its account these rights and no other."""
 
 
 def test_the_first_deployment_makes_an_inference_service_that_the_schema_takes(

@@ -9,6 +9,8 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import small_kserve
+import small_trainer
 import yaml
 from crd_schemas import schema_of
 from pods import Pod, pods_of, violations
@@ -151,6 +153,17 @@ def test_one_store_is_named_the_same_everywhere(documents: Documents) -> None:
     launcher = yaml.safe_load(named(documents, "ConfigMap", "kfp-launcher")["data"]["providers"])
     assert launcher["s3"]["default"]["endpoint"] == endpoint
     assert launcher["s3"]["default"]["credentials"]["secretRef"]["secretName"] == resources.SECRET
+
+
+def test_the_role_allows_what_prottune_calls_and_nothing_else(documents: Documents) -> None:
+    granted = {
+        (verb, f"{resource}.{group}".rstrip("."))
+        for rule in named(documents, "Role", "prottune-run")["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert granted == small_kserve.RIGHTS | small_trainer.RIGHTS
 
 
 def test_the_role_has_no_wildcard_and_reads_no_secret(documents: Documents) -> None:
