@@ -156,10 +156,10 @@ def test_what_a_gone_client_asked_is_not_computed_unless_another_wants_it() -> N
         await model.begun()
         gone, stays = await arrived(ours.ask(["KKK", "LLLL", "SSSSS"]), ours.ask(["LLLL"]))
         gone.cancel()
-        model.let_go(9)
-        await asyncio.gather(first, stays)
         with pytest.raises(asyncio.CancelledError):
             await gone
+        model.let_go(9)
+        await asyncio.gather(first, stays)
         await ours.close()
         assert model.asked == [["KK"], ["LLLL"]]
 
