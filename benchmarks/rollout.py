@@ -16,17 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.served import Sizes, write_served_model
 from prottune.deployment.local_rollout import Rollout, rolling
 from prottune.deployment.settings import DeployConfig
 from prottune.errors import DeploymentError
 from prottune.model.folder import WEIGHTS_FILE
 
-_SMALL = Sizes(num_layers=1, num_positions=1024, width=64, num_heads=2, feed_forward=128)
 _MAX_RESIDUES = "1000"
-"""The small model answers longer proteins too; the time goes into what is under test."""
-_CALM = 0.02
-"""Spread of the small model's weights: with more, bf16 would be too far from its own golden answers."""
+"""Longest protein that is asked about; the time goes into what is under test."""
 _START_SECONDS = 2.0
 """For the load's own start."""
 
@@ -34,7 +30,7 @@ _START_SECONDS = 2.0
 def main(words: list[str]) -> int:
     arguments = _parser().parse_args(words)
     with TemporaryDirectory(prefix="prottune-rollout-") as scratch:
-        models = arguments.model or [write_served_model(Path(scratch) / "small", _SMALL, _CALM)]
+        models = arguments.model
         damaged = damaged_copy(models[0], Path(scratch) / "damaged")
         with rolling(models[0], DeployConfig(), "1") as rollout:
             print(f"version 1 serves at {rollout.url}", flush=True)
@@ -99,7 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=10_000, help="how many in all")
     parser.add_argument("--rollouts", type=int, default=6, help="how often the model is replaced")
     parser.add_argument(
-        "--model", type=Path, action="append", help="model folder; may be repeated, they take turns"
+        "--model",
+        type=Path,
+        action="append",
+        required=True,
+        help="model folder; may be repeated: they take turns",
     )
     parser.add_argument("--source", type=Path, help="FASTA of real proteins, instead of random ones")
     return parser

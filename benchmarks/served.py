@@ -52,7 +52,7 @@ class Sizes:
         return f"{self.num_layers} layers of width {self.width}"
 
 
-def write_served_model(folder: Path, sizes: Sizes, initializer_range: float = _INITIALIZER_RANGE) -> Path:
+def write_served_model(folder: Path, sizes: Sizes) -> Path:
     """A finished model folder of these sizes, golden answers included; returns the folder."""
     with TemporaryDirectory(prefix="prottune-bench-") as scratch:
         base = write_base(
@@ -62,7 +62,7 @@ def write_served_model(folder: Path, sizes: Sizes, initializer_range: float = _I
             width=sizes.width,
             num_heads=sizes.num_heads,
             feed_forward=sizes.feed_forward,
-            initializer_range=initializer_range,
+            initializer_range=_INITIALIZER_RANGE,
         )
         model = load_base(str(base), "", "cls", DEEPLOC10.locations, 0.0).eval()
     _centre(model)
