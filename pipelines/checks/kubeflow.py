@@ -18,10 +18,14 @@ from prottune.cluster.objects import (
     Object,
     Resource,
 )
+from prottune.cluster.own_pod import OwnPod
 from prottune.cluster.schemas import fields_of, is_served, schema_of, unknown_fields
 from prottune.deployment.revision import predictor
 from prottune.deployment.settings import DeployConfig
 from prottune.errors import ConfigError, ServiceError
+from prottune.training.order import Order
+from prottune.training.settings import TrainConfig
+from prottune.training.trainjob import NODE, train_job
 
 OLDEST_KSERVE = (0, 16)
 """Knows the mode Standard by that name."""
@@ -40,33 +44,30 @@ _CONTROLLERS = {
     "kserve": ("kserve-controller-manager", ("kserve", "kubeflow")),
 }
 """Name of a controller's Deployment, and the namespaces where installations put it."""
-_POD_PATCH: Object = {"nodeSelector": {"pool": "gpu"}, "tolerations": [{"key": "k"}], "imagePullSecrets": []}
-TRAIN_JOB: Object = {
-    "activeDeadlineSeconds": 1,
-    "runtimeRef": {"apiGroup": TRAINING_RUNTIMES.group, "kind": TRAINING_RUNTIMES.kind, "name": "prottune"},
-    "trainer": {
-        "image": "image",
-        "numNodes": 2,
-        "numProcPerNode": 1,
-        "command": ["torchrun"],
-        "env": [{"name": "NAME", "valueFrom": {"secretKeyRef": {"name": "secret", "key": "key"}}}],
-        "resourcesPerNode": {"requests": {"cpu": "2"}, "limits": {"memory": "8Gi"}},
-    },
-    "runtimePatches": [
-        {
-            "manager": "prottune.dev/launcher",
-            "trainingRuntimeSpec": {
-                "template": {
-                    "spec": {
-                        "replicatedJobs": [
-                            {"name": "node", "template": {"spec": {"template": {"spec": _POD_PATCH}}}}
-                        ]
+_CONTAINER: Object = {"name": NODE, "resources": {"requests": {"cpu": "2"}, "limits": {"memory": "8Gi"}}}
+_RUNTIME: Object = {
+    "spec": {
+        "template": {
+            "spec": {
+                "replicatedJobs": [
+                    {
+                        "name": NODE,
+                        "template": {"spec": {"template": {"spec": {"containers": [_CONTAINER]}}}},
                     }
-                }
-            },
+                ]
+            }
         }
-    ],
+    }
 }
+_POD = OwnPod(
+    image="image",
+    node_selector={"pool": "gpu"},
+    tolerations=({"key": "k"},),
+    pull_secrets=({"name": "secret"},),
+    environment=({"name": "NAME", "valueFrom": {"secretKeyRef": {"name": "secret", "key": "key"}}},),
+)
+_ORDER = Order(TrainConfig(num_nodes=2, node_gpus=1), "s3://bucket/checkpoints", "0" * 64)
+TRAIN_JOB: Object = train_job("name", _ORDER, _RUNTIME, _POD)["spec"]
 """Every field of a TrainJob's spec that a training over several nodes writes."""
 
 
