@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ PACKAGES = ("python3", "python3-venv", "ca-certificates")
 LEFT_OUT = ("doc", "info", "locale", "man")
 """Folders of /usr/share that Debian's own slim images leave out too."""
 
+_SOCKET, _LOG = "docker.sock", "dockerd.log"
 _START_SECONDS = 60
 _STOP_SECONDS = 60
 _CLONE_NEWNET = 0x40000000
@@ -72,7 +73,7 @@ def missing() -> str:
 @contextmanager
 def running(folder: Path) -> Iterator[Daemon]:
     """Run a daemon with everything below one folder; its containers, mounts and data end with the block."""
-    address = f"unix://{folder / 'docker.sock'}"
+    address = f"unix://{folder / _SOCKET}"
     words = ["dockerd", "--data-root", folder / "data", "--exec-root", folder / "exec"]
     words += ["--pidfile", folder / "pid", "--host", address]
     words += [
@@ -84,11 +85,10 @@ def running(folder: Path) -> Iterator[Daemon]:
         "--default-ulimit",
         "nofile=1024:4096",
     ]  # a container that asks for more than the machine has dies
-    log = folder / "dockerd.log"
-    with log.open("wb") as out:  # setpriv: however the tests end, the daemon does too
+    with (folder / _LOG).open("wb") as out:  # setpriv: however the tests end, the daemon does too
         process = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *words], stdout=out, stderr=out)
     try:
-        client = _client_of(address, process, log)
+        client = _client_of(folder, process)
         try:
             yield Daemon(client, {"DOCKER_HOST": address, "DOCKER_BUILDKIT": "0"})
         finally:
@@ -98,7 +98,7 @@ def running(folder: Path) -> Iterator[Daemon]:
     finally:
         _end(process)
         _unmount_below(folder)
-        shutil.rmtree(folder / "data", ignore_errors=True)  # gigabytes, which pytest would keep
+        subprocess.run(["rm", "-rf", folder / "data"], check=False)  # gigabytes, which pytest would keep
 
 
 def import_base(daemon: Daemon, folder: Path) -> None:
@@ -132,14 +132,14 @@ def network_of(container: Container) -> Iterator[None]:
             setns(own.fileno(), _CLONE_NEWNET)
 
 
-def _client_of(address: str, process: subprocess.Popen[bytes], log: Path) -> docker.DockerClient:
-    """Wait until the daemon answers; only a dead one is given up."""
+def _client_of(folder: Path, process: subprocess.Popen[bytes]) -> docker.DockerClient:
+    """Wait until the daemon listens; only a dead one is given up."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with suppress(docker.errors.DockerException):
-            return docker.DockerClient(base_url=address, timeout=900)  # asks for the server's version
+        if (folder / _SOCKET).exists():
+            return docker.DockerClient(base_url=f"unix://{folder / _SOCKET}", timeout=900)
         time.sleep(0.1)
-    raise AssertionError(f"dockerd did not start: {log.read_text()[-2000:]}")
+    raise AssertionError(f"dockerd did not start: {(folder / _LOG).read_text()[-2000:]}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
