@@ -101,7 +101,11 @@ def runtimes(surroundings: Surroundings) -> Finding:
     }
     if lost := [name for name, there in found.items() if there is None]:
         return failed(f"not in namespace {cluster.namespace}: {listed(lost)}", _apply(cluster))
-    return ok(listed([f"{name} ({listed(sorted(set(_images(there))))})" for name, there in found.items()]))
+    return ok(
+        listed(
+            [f"{name} ({listed(sorted(set(manifests.images_in(there))))})" for name, there in found.items()]
+        )
+    )
 
 
 def images(surroundings: Surroundings) -> Finding:
@@ -163,18 +167,6 @@ def _pods_with(pods: list[Object], names: list[str]) -> tuple[list[str], set[str
 def _statuses(pod: Object) -> Iterator[Object]:
     for kind in ("initContainerStatuses", "containerStatuses"):
         yield from pod.get("status", {}).get(kind) or []
-
-
-def _images(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            if name == "image" and isinstance(inner, str):
-                yield inner
-            else:
-                yield from _images(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _images(inner)
 
 
 def _pull_secrets(accounts: Iterable[Object | None]) -> list[str]:
