@@ -101,11 +101,15 @@ def runtimes(surroundings: Surroundings) -> Finding:
     }
     if lost := [name for name, there in found.items() if there is None]:
         return failed(f"not in namespace {cluster.namespace}: {listed(lost)}", _apply(cluster))
-    return ok(
-        listed(
-            [f"{name} ({listed(sorted(set(manifests.images_in(there))))})" for name, there in found.items()]
+    images = {name: sorted(set(manifests.images_in(there))) for name, there in found.items()}
+    told = listed([f"{name} ({listed(named)})" for name, named in images.items()])
+    doubts = {image: doubt for named in images.values() for image in named if (doubt := doubt_of(image))}
+    if doubts:
+        why = "; ".join(f"{image} {doubt}" for image, doubt in doubts.items())
+        return warning(
+            f"{told}: {why}", "name your registry in an overlay, as manifests/overlays/example does"
         )
-    )
+    return ok(told)
 
 
 def images(surroundings: Surroundings) -> Finding:

@@ -171,6 +171,14 @@ def test_a_wrong_file_is_refused_by_name_and_nothing_is_sent(
     assert backend.calls == []
 
 
+def test_help_names_the_verbs_and_what_each_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schedule", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "usage: python -m pipelines schedule <verb> [flags]"
+    told = {words[0]: words[1] for line in lines if len(words := line.split()) > 1}
+    assert (told["apply"], told["preview"], told["pause"]) == ("[FILE", "[FILE", "NAME:")
+
+
 def test_times_count_seconds_first() -> None:
     after = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
     assert [f"{time:%m-%d %H:%M:%S}" for time in next_times("15 30 2 ? * MON", 2, after)] == [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small_kfp
+from kubernetes.config import kube_config
 
 from pipelines import submitting
 from pipelines.__main__ import main
@@ -208,6 +210,22 @@ def test_a_server_that_wants_to_know_who_asks_says_so_at_once(backend: small_kfp
 def test_nobody_at_the_address_is_one_line() -> None:
     with pytest.raises(ServiceError, match=r"http://127.0.0.1:9: .*no answer"):
         main(["submit", "--host", "http://127.0.0.1:9", "--source", "s3://b/k"])
+
+
+def test_without_an_address_it_is_looked_for_where_kubeflow_is_and_not_where_the_runs_are(
+    backend: small_kfp.Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "kubeconfig"
+    context = {"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "default"}}
+    clusters = [{"name": "c", "cluster": {"server": backend.url}}]
+    users = [{"name": "u", "user": {"token": "t"}}]
+    whole = {"clusters": clusters, "users": users, "contexts": [context], "current-context": "c"}
+    file.write_text(json.dumps(whole))
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(file))  # read when it is imported
+    assert main(["submit", "--source", "s3://b/k", "--namespace", "my-profile"]) == 0
+    assert backend.proxied == {"/api/v1/namespaces/kubeflow"}
+    assert backend.experiments[0]["namespace"] == "my-profile"
+    assert len(backend.runs) == 1
 
 
 def test_a_run_that_is_followed_tells_each_change_once(
