@@ -15,7 +15,7 @@ from kfp.dsl import Metrics, Model
 from kubernetes import client, config
 from small_cluster import Call, Object, SmallCluster, serving
 from small_endpoint import GOLDEN
-from small_kserve import LEASES, SERVICES, SmallKServe, controlled
+from small_kserve import LEASES, RIGHTS, SERVICES, SmallKServe, controlled
 from small_store import Store
 from test_mlflow_server import Server
 from test_registration import report_on
@@ -110,6 +110,7 @@ def test_a_promotion_follows_the_rollout_and_holds_the_lease_while_aliases_move(
     assert is_champion, reason
     assert (seen[0], seen[-1]) == ((True, False), (False, True))
     assert champion() == version
+    assert {(call.verb, call.resource) for call in kserve.cluster.calls} <= RIGHTS
 
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(
