@@ -100,7 +100,9 @@ def with_defaults(values: Mapping[str, Any], graph: str) -> dict[str, Any]:
     """Some parameters of a graph, and the graph's own defaults for the others that have one."""
     defaults = {name: each.default for name, each in parameters(graph).items()}
     return {
-        name: value for name, value in (defaults | values).items() if value is not inspect.Parameter.empty
+        name: value
+        for name, value in (defaults | dict(values)).items()
+        if value is not inspect.Parameter.empty
     }
 
 
