@@ -142,6 +142,7 @@ def test_a_rank_on_another_machine_is_told_what_it_cannot_see(scratch: Path) -> 
         shared_table((1, 1), torch.float32, Far(1, 2, torch.device("cpu")))
 
 
+@pytest.mark.integration
 def test_two_processes_share_one_reading_and_the_curve_is_that_of_one(
     make_token_folder,
     config: TrainConfig,

@@ -169,6 +169,7 @@ def test_a_frozen_encoder_reads_once_for_both_tasks(
     torch.testing.assert_close(once.best.logits_NO, every_epoch.best.logits_NO, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.integration
 def test_two_processes_learn_what_one_does_and_the_folder_says_so(
     tokens: Path, make_base_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
