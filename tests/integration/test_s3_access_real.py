@@ -1,0 +1,169 @@
+"""Temporary credentials and a CA of one's own, against a real S3 server."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from real_s3 import BUCKET, RealS3, wait_until
+from small_sts import Keys, TokenService, serving_tokens
+
+from pipelines.checks import services
+from pipelines.checks.surroundings import DoctorFlags, Surroundings
+from prottune.artifacts import new_folder, read_manifest
+from prottune.errors import StorageError
+from prottune.storage import fetch_folder, list_files, upload_folder
+from prottune.training.checkpoints import Checkpoints
+from prottune.training.settings import TrainConfig
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+OWNERS = ("S3_ACCESS_KEY", "S3_SECRET_KEY")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    with new_folder(tmp_path / "model", "train", None) as draft:
+        (draft.path / "weights").write_bytes(os.urandom(12_000_000))
+    return tmp_path / "model"
+
+
+def without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in OWNERS:
+        monkeypatch.delenv(name)
+
+
+def wait_for_the_end_of(keys: Keys) -> None:
+    wait_until(lambda: datetime.now(UTC) > keys.expire)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [(*OWNERS, "S3_SESSION_TOKEN"), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")],
+)
+def test_temporary_keys_are_taken_until_they_expire(
+    s3: RealS3, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, str, str]
+) -> None:
+    without_keys(monkeypatch)
+    uri = f"s3://{BUCKET}/temporary/{names[0]}"
+    keys = s3.temporary(seconds=900)
+    for name, value in zip(names, (keys.access, keys.secret, keys.token), strict=True):
+        monkeypatch.setenv(name, value)
+    upload_folder(model, uri)
+    assert read_manifest(fetch_folder(uri, tmp_path / "back")).digest == read_manifest(model).digest
+
+    keys = s3.temporary(seconds=1)
+    for name, value in zip(names, (keys.access, keys.secret, keys.token), strict=True):
+        monkeypatch.setenv(name, value)
+    wait_for_the_end_of(keys)
+    with pytest.raises(StorageError) as refused:
+        list_files(uri)
+    assert f"these temporary credentials may have expired ({names[0]} and {names[1]}): get new ones" in str(
+        refused.value
+    )
+    assert refused.value.exit_code == 3
+    monkeypatch.delenv(names[2])
+    with pytest.raises(StorageError, match=r"InvalidAccessKeyId; the store does not know this access key"):
+        list_files(uri)
+
+
+def test_checkpoints_of_a_long_run_are_written_with_the_keys_of_then(
+    s3: RealS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_keys(monkeypatch)
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+
+    def rotate(keys: Keys) -> Keys:
+        (tmp_path / "next").write_text(
+            f"[default]\naws_access_key_id = {keys.access}\naws_secret_access_key = {keys.secret}\n"
+            f"aws_session_token = {keys.token}\n"
+        )
+        (tmp_path / "next").replace(file)
+        return keys
+
+    def keep(step: int) -> str:
+        return checkpoints.write(
+            step, {}, lambda folder: (folder / "weights").write_bytes(os.urandom(6_000_000))
+        )
+
+    checkpoints = Checkpoints(f"s3://{BUCKET}/rotated", TrainConfig(), {}, str(tmp_path))
+    expiring = rotate(s3.temporary(seconds=4))
+    assert keep(1) == "step-00000001"
+    wait_for_the_end_of(expiring)
+    with pytest.raises(StorageError, match=r"may have expired \(AWS_SHARED_CREDENTIALS_FILE="):
+        keep(2)
+    rotate(s3.temporary(seconds=900))
+    assert keep(2) == "step-00000002"
+    folder, _ = checkpoints.newest()
+    assert folder is not None
+    assert folder.name == "step-00000002"
+
+
+def test_a_web_identity_gets_new_keys_of_the_store_before_the_old_ones_expire(
+    s3: RealS3, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_keys(monkeypatch)
+    (tmp_path / "token").write_text("jwt")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    given: list[Keys] = []
+
+    def give(_: int) -> Keys:
+        given.append(s3.temporary(seconds=2))
+        return given[-1]
+
+    with serving_tokens(TokenService(give)) as service:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", service.url)
+        upload_folder(model, f"s3://{BUCKET}/identity")
+        wait_for_the_end_of(given[-1])
+        num_before = len(given)
+        assert list_files(f"s3://{BUCKET}/identity") == ["manifest.json", "weights"]
+    assert len(given) > num_before
+    assert len({keys.token for keys in given}) == len(given)
+
+
+def test_a_ca_of_ones_own_is_trusted_when_it_is_named_and_only_then(
+    s3: RealS3, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"s3://{BUCKET}/tls"
+    monkeypatch.setenv("S3_ENDPOINT", s3.url_tls)
+    with pytest.raises(StorageError) as refused:
+        upload_folder(model, uri)
+    assert str(refused.value).startswith(
+        f"s3://{BUCKET}/tls/weights: the server's certificate is not trusted ("
+    )
+    assert str(refused.value).endswith(
+        "; name the PEM file of its CA with AWS_CA_BUNDLE (now unset: the machine's own are trusted)"
+    )
+    for name in ("SSL_CERT_FILE", "AWS_CA_BUNDLE"):
+        monkeypatch.setenv(name, str(s3.ca))
+        upload_folder(model, uri)
+        back = fetch_folder(uri, tmp_path / name)
+        assert read_manifest(back).digest == read_manifest(model).digest
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(s3.ca))
+    monkeypatch.setenv("S3_ENDPOINT", s3.url_tls.replace("127.0.0.1", "localhost"))
+    with pytest.raises(StorageError, match=r"is not trusted .*'localhost'"):
+        list_files(uri)
+
+
+def test_the_doctor_uses_the_same_credentials_and_certificates(
+    s3: RealS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_keys(monkeypatch)
+    keys = s3.temporary(seconds=900)
+    for name, value in zip(
+        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+        (keys.access, keys.secret, keys.token),
+        strict=True,
+    ):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("S3_ENDPOINT", s3.url_tls)
+    look = Surroundings(DoctorFlags(store=f"s3://{BUCKET}/tried"))
+    found = services.store(look)
+    assert (found.state, "certificate is not trusted" in found.found) == ("failed", True)
+    assert found.advice.startswith("name the PEM file of its CA with AWS_CA_BUNDLE")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(s3.ca))
+    assert services.store(look).state == "ok"
