@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
+from xml.etree.ElementTree import fromstring
 
 import pytest
 import urllib3
 from minio import Minio
 from minio.credentials import Credentials
-from minio.credentials.providers import _parse_credentials
 from minio.helpers import sha256_hash
 from minio.signer import sign_v4_sts
 from minio.time import to_amz_date
@@ -37,7 +37,8 @@ class RealS3:
     def __init__(self, place: Path) -> None:
         self.place = place
         self.env = dict(line.split("=", 1) for line in (place / "env").read_text().splitlines())
-        self.url, self.url_tls = self.env["S3_ENDPOINT"], (place / "url_tls").read_text()
+        self.url = self.env["S3_ENDPOINT"]
+        self.url_sts, self.url_tls = ((place / name).read_text() for name in ("url_sts", "url_tls"))
         self.ca = place / "ca.crt"
 
     def client(self) -> Minio:
@@ -78,24 +79,25 @@ class RealS3:
                 "RoleSessionName": "test",
             }
         )
-        address, now = urlsplit(f"{self.url}/"), datetime.now(UTC)
+        address, now = urlsplit(f"{self.url_sts}/"), datetime.now(UTC)
         headers = sign_v4_sts(
-            "POST",
-            address,
-            "us-east-1",
-            {
+            method="POST",
+            url=address,
+            region="us-east-1",
+            headers={
                 "Content-Type": "application/x-www-form-urlencoded",
                 "Host": address.netloc,
                 "X-Amz-Date": to_amz_date(now),
             },
-            Credentials(self.env["S3_ACCESS_KEY"], self.env["S3_SECRET_KEY"]),
-            sha256_hash(body),
-            now,
+            credentials=Credentials(self.env["S3_ACCESS_KEY"], self.env["S3_SECRET_KEY"]),
+            content_sha256=sha256_hash(body),
+            date=now,
         )
         answer = urllib3.request("POST", address.geturl(), body=body, headers=headers)
         assert answer.status == 200, answer.data
-        given = _parse_credentials(answer.data.decode(), "AssumeRoleResult")
-        return Keys(given.access_key, given.secret_key, given.session_token, now + timedelta(seconds=seconds))
+        found = {each.tag.rpartition("}")[2]: each.text or "" for each in fromstring(answer.data).iter()}
+        access, secret, token = (found[name] for name in ("AccessKeyId", "SecretAccessKey", "SessionToken"))
+        return Keys(access, secret, token, now + timedelta(seconds=seconds))
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError):
@@ -122,7 +124,7 @@ def running(place: Path) -> Iterator[RealS3]:
         server.client().make_bucket(BUCKET)
         yield server
     finally:
-        for name in (_GATEWAY, "osd.0", "mon.a"):
+        for name in (_GATEWAY, "client.rgw.b", "osd.0", "mon.a"):
             stop(place / "run" / f"{name}.pid")
 
 
@@ -176,8 +178,15 @@ class Wire:
                 except OSError:
                     near.close()
                     continue
-                for ends in ((near, far, "up"), (far, near, "down")):
-                    threading.Thread(target=self._carry, args=ends, daemon=True).start()
+                threading.Thread(target=self._join, args=(near, far), daemon=True).start()
+                near = far = None  # theirs now: they close them
+
+    def _join(self, near: socket.socket, far: socket.socket) -> None:
+        with near, far:
+            back = threading.Thread(target=self._carry, args=(far, near, "down"), daemon=True)
+            back.start()
+            self._carry(near, far, "up")
+            back.join()
 
     def _carry(self, source: socket.socket, target: socket.socket, direction: str) -> None:
         with contextlib.suppress(OSError):

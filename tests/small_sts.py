@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
+
+ERROR = b"<ErrorResponse><Error><Code>InvalidIdentityToken</Code></Error></ErrorResponse>"
 
 
 @dataclass
@@ -38,15 +40,18 @@ class TokenService:
     """The number of the exchange -> keys."""
     status: int = 200
     questions: list[dict[str, str]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    """What proxies would log."""
     url: str = ""
 
 
 def handler_of(service: TokenService) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            query = parse_qs(urlsplit(self.path).query)
+            query = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            service.paths.append(self.path)
             service.questions.append({name: values[0] for name, values in query.items()})
-            body = answer(service.give(len(service.questions))) if service.status == 200 else b"<Error/>"
+            body = answer(service.give(len(service.questions))) if service.status == 200 else ERROR
             self.send_response(service.status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -63,7 +68,7 @@ def answer(keys: Keys) -> bytes:
     return (
         f'<{kind}Response xmlns="{NAMESPACE}"><{kind}Result><Credentials>'
         f"<AccessKeyId>{keys.access}</AccessKeyId><SecretAccessKey>{keys.secret}</SecretAccessKey>"
-        f"<SessionToken>{keys.token}</SessionToken><Expiration>{keys.expire:%Y-%m-%dT%H:%M:%SZ}</Expiration>"
+        f"<SessionToken>{keys.token}</SessionToken><Expiration>{keys.expire:%Y-%m-%dT%H:%M:%S}.123456789Z</Expiration>"
         f"</Credentials></{kind}Result></{kind}Response>"
     ).encode()
 

@@ -24,15 +24,19 @@ OWNERS = ("S3_ACCESS_KEY", "S3_SECRET_KEY")
 
 
 @pytest.fixture
+def sts(s3: RealS3, monkeypatch: pytest.MonkeyPatch) -> RealS3:
+    """The environment points at the gateway that gives temporary keys, and names none."""
+    monkeypatch.setenv("S3_ENDPOINT", s3.url_sts)
+    for name in OWNERS:
+        monkeypatch.delenv(name)
+    return s3
+
+
+@pytest.fixture
 def model(tmp_path: Path) -> Path:
     with new_folder(tmp_path / "model", "train", None) as draft:
         (draft.path / "weights").write_bytes(os.urandom(12_000_000))
     return tmp_path / "model"
-
-
-def without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in OWNERS:
-        monkeypatch.delenv(name)
 
 
 def wait_for_the_end_of(keys: Keys) -> None:
@@ -44,17 +48,16 @@ def wait_for_the_end_of(keys: Keys) -> None:
     [(*OWNERS, "S3_SESSION_TOKEN"), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")],
 )
 def test_temporary_keys_are_taken_until_they_expire(
-    s3: RealS3, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, str, str]
+    sts: RealS3, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, str, str]
 ) -> None:
-    without_keys(monkeypatch)
     uri = f"s3://{BUCKET}/temporary/{names[0]}"
-    keys = s3.temporary(seconds=900)
+    keys = sts.temporary(seconds=900)
     for name, value in zip(names, (keys.access, keys.secret, keys.token), strict=True):
         monkeypatch.setenv(name, value)
     upload_folder(model, uri)
     assert read_manifest(fetch_folder(uri, tmp_path / "back")).digest == read_manifest(model).digest
 
-    keys = s3.temporary(seconds=1)
+    keys = sts.temporary(seconds=1)
     for name, value in zip(names, (keys.access, keys.secret, keys.token), strict=True):
         monkeypatch.setenv(name, value)
     wait_for_the_end_of(keys)
@@ -65,14 +68,16 @@ def test_temporary_keys_are_taken_until_they_expire(
     )
     assert refused.value.exit_code == 3
     monkeypatch.delenv(names[2])
-    with pytest.raises(StorageError, match=r"InvalidAccessKeyId; the store does not know this access key"):
+    with pytest.raises(StorageError, match=r"AccessDenied; let the key .*some stores say so of a wrong key"):
+        list_files(uri)
+    monkeypatch.setenv("S3_ENDPOINT", sts.url)
+    with pytest.raises(StorageError, match="InvalidAccessKeyId; the store does not know this access key"):
         list_files(uri)
 
 
 def test_checkpoints_of_a_long_run_are_written_with_the_keys_of_then(
-    s3: RealS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sts: RealS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without_keys(monkeypatch)
     file = tmp_path / "credentials"
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
 
@@ -90,12 +95,12 @@ def test_checkpoints_of_a_long_run_are_written_with_the_keys_of_then(
         )
 
     checkpoints = Checkpoints(f"s3://{BUCKET}/rotated", TrainConfig(), {}, str(tmp_path))
-    expiring = rotate(s3.temporary(seconds=4))
+    expiring = rotate(sts.temporary(seconds=4))
     assert keep(1) == "step-00000001"
     wait_for_the_end_of(expiring)
     with pytest.raises(StorageError, match=r"may have expired \(AWS_SHARED_CREDENTIALS_FILE="):
         keep(2)
-    rotate(s3.temporary(seconds=900))
+    rotate(sts.temporary(seconds=900))
     assert keep(2) == "step-00000002"
     folder, _ = checkpoints.newest()
     assert folder is not None
@@ -103,15 +108,14 @@ def test_checkpoints_of_a_long_run_are_written_with_the_keys_of_then(
 
 
 def test_a_web_identity_gets_new_keys_of_the_store_before_the_old_ones_expire(
-    s3: RealS3, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sts: RealS3, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without_keys(monkeypatch)
     (tmp_path / "token").write_text("jwt")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     given: list[Keys] = []
 
     def give(_: int) -> Keys:
-        given.append(s3.temporary(seconds=2))
+        given.append(sts.temporary(seconds=2))
         return given[-1]
 
     with serving_tokens(TokenService(give)) as service:
@@ -150,20 +154,19 @@ def test_a_ca_of_ones_own_is_trusted_when_it_is_named_and_only_then(
 
 
 def test_the_doctor_uses_the_same_credentials_and_certificates(
-    s3: RealS3, monkeypatch: pytest.MonkeyPatch
+    sts: RealS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without_keys(monkeypatch)
-    keys = s3.temporary(seconds=900)
+    keys = sts.temporary(seconds=900)
     for name, value in zip(
         ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
         (keys.access, keys.secret, keys.token),
         strict=True,
     ):
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("S3_ENDPOINT", s3.url_tls)
+    monkeypatch.setenv("S3_ENDPOINT", sts.url_tls)
     look = Surroundings(DoctorFlags(store=f"s3://{BUCKET}/tried"))
     found = services.store(look)
     assert (found.state, "certificate is not trusted" in found.found) == ("failed", True)
     assert found.advice.startswith("name the PEM file of its CA with AWS_CA_BUNDLE")
-    monkeypatch.setenv("AWS_CA_BUNDLE", str(s3.ca))
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(sts.ca))
     assert services.store(look).state == "ok"

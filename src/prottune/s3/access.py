@@ -21,14 +21,13 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from prottune.errors import ConfigError, ProttuneError, StorageError, StoreAwayError
+from prottune.s3.web_identity import TOKEN_VARIABLE, WebIdentity
 
 if TYPE_CHECKING:
     from minio import Minio
@@ -44,7 +43,6 @@ _PAIRS = (
     ("S3_ACCESS_KEY", "S3_SECRET_KEY", "S3_SESSION_TOKEN"),
     ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
 )
-_WEB_IDENTITY = "AWS_WEB_IDENTITY_TOKEN_FILE"
 _FILE = "AWS_SHARED_CREDENTIALS_FILE"
 _CONTAINER = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
 _PASSING_STATUS = ("429", "500", "502", "503", "504")
@@ -185,7 +183,7 @@ def _identity(address: Address) -> Identity:
         if access or secret:
             there, lacking = names[:2] if access else names[1::-1]
             raise ConfigError(f"{there} is set in the environment, {lacking} is not; both are needed")
-    if token_file := os.environ.get(_WEB_IDENTITY):
+    if token_file := os.environ.get(TOKEN_VARIABLE):
         service = os.environ.get("AWS_ENDPOINT_URL_STS") or _token_service(address)
         role, session = (os.environ.get(name, "") for name in ("AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME"))
         return _web_identity(token_file, service, role, session)
@@ -208,17 +206,9 @@ def _token_service(address: Address) -> str:
 
 @lru_cache(maxsize=4)
 def _web_identity(token_file: str, service: str, role: str, session: str) -> Identity:
-    """Kept for the whole process: the keys are exchanged again only shortly before they expire."""
-    from minio.credentials import WebIdentityProvider
-
-    provider = WebIdentityProvider(
-        jwt_provider_func=_reader_of(token_file),
-        sts_endpoint=service,
-        role_arn=role or None,
-        role_session_name=session or None,
-        http_client=_connections(service),
-    )
-    return Identity(provider, f"{_WEB_IDENTITY} at {service}")
+    """Kept for the whole process, because it keeps the keys until they expire."""
+    provider = WebIdentity(token_file, service, role, session, _connections(service))
+    return Identity(provider, f"{TOKEN_VARIABLE} at {service}")
 
 
 @lru_cache(maxsize=4)
@@ -226,13 +216,3 @@ def _container(name: str, agent: str) -> Identity:
     from minio.credentials import IamAwsProvider
 
     return Identity(IamAwsProvider(http_client=_connections(agent)), f"{name}={agent}")
-
-
-def _reader_of(token_file: str) -> Callable[[], dict[str, str]]:
-    def read() -> dict[str, str]:
-        try:
-            return {"access_token": Path(token_file).read_text(encoding="utf-8").strip()}
-        except OSError as error:
-            raise ConfigError(f"{_WEB_IDENTITY}={token_file}: cannot be read ({error.strerror})") from error
-
-    return read

@@ -22,7 +22,8 @@ _NEW_ONES = "get new ones and start again, a training goes on from its checkpoin
 ADVICE = {
     "NoSuchBucket": "make the bucket, or name another",
     "AccessDenied": (
-        "let the key read, write, list and delete below the prefix, parts of uploads included ({place})"
+        "let the key read, write, list and delete below the prefix, parts of uploads included ({place}); "
+        "some stores say so of a wrong key or secret too"
     ),
     "InvalidAccessKeyId": "the store does not know this access key ({place})",
     "SignatureDoesNotMatch": "this is not the secret key of that access key ({place})",
