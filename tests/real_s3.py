@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ from minio.helpers import sha256_hash
 from minio.signer import sign_v4_sts
 from minio.time import to_amz_date
 from small_sts import Keys
+from web_issuer import AUDIENCE, Issuer
 
 PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph", "curl", "openssl")
 BUCKET = "prottune-test"
@@ -70,16 +72,46 @@ class RealS3:
 
     def temporary(self, seconds: int) -> Keys:
         """Keys of the role that the test's user may take (AssumeRole)."""
-        body = urlencode(
-            {
-                "Action": "AssumeRole",
-                "Version": "2011-06-15",
-                "DurationSeconds": seconds,
-                "RoleArn": "arn:aws:iam:::role/trainer",
-                "RoleSessionName": "test",
+        begun = datetime.now(UTC)
+        said = self._asked(
+            Action="AssumeRole",
+            Version="2011-06-15",
+            DurationSeconds=str(seconds),
+            RoleArn="arn:aws:iam:::role/trainer",
+            RoleSessionName="test",
+        )
+        found = {each.tag.rpartition("}")[2]: each.text or "" for each in fromstring(said).iter()}
+        access, secret, token = (found[name] for name in ("AccessKeyId", "SecretAccessKey", "SessionToken"))
+        return Keys(access, secret, token, begun + timedelta(seconds=seconds))
+
+    def trust(self, issuer: Issuer) -> str:
+        """Let whoever has a token of this issuer do everything with S3; returns the role that they take."""
+        self._asked(
+            **{
+                "Action": "CreateOpenIDConnectProvider",
+                "Version": "2010-05-08",
+                "Url": issuer.url,
+                "ClientIDList.member.1": AUDIENCE,
+                "ThumbprintList.member.1": issuer.thumbprint,
             }
         )
-        address, now = urlsplit(f"{self.url_sts}/"), datetime.now(UTC)
+        trusted = {
+            "Effect": "Allow",
+            "Principal": {"Federated": [f"arn:aws:iam:::oidc-provider/{issuer.host}"]},
+            "Action": ["sts:AssumeRoleWithWebIdentity"],
+            "Condition": {"StringEquals": {f"{issuer.host}:app_id": AUDIENCE}},
+        }
+        allowed = {"Effect": "Allow", "Action": ["s3:*"], "Resource": "arn:aws:s3:::*"}
+        self._admin("role", "create", "--role-name=pod", "--assume-role-policy-doc", _policy(trusted))
+        self._admin(
+            "role-policy", "put", "--role-name=pod", "--policy-name=all", "--policy-doc", _policy(allowed)
+        )
+        return "arn:aws:iam:::role/pod"
+
+    def _asked(self, **question: str) -> bytes:
+        """What the gateway that gives temporary keys answers to its owner."""
+        body, now = urlencode(question), datetime.now(UTC)
+        address = urlsplit(f"{self.url_sts}/")
         headers = sign_v4_sts(
             method="POST",
             url=address,
@@ -95,9 +127,11 @@ class RealS3:
         )
         answer = urllib3.request("POST", address.geturl(), body=body, headers=headers)
         assert answer.status == 200, answer.data
-        found = {each.tag.rpartition("}")[2]: each.text or "" for each in fromstring(answer.data).iter()}
-        access, secret, token = (found[name] for name in ("AccessKeyId", "SecretAccessKey", "SessionToken"))
-        return Keys(access, secret, token, now + timedelta(seconds=seconds))
+        return answer.data
+
+    def _admin(self, *words: str) -> None:
+        conf = os.environ | {"CEPH_CONF": str(self.place / "ceph.conf")}
+        subprocess.run(["radosgw-admin", *words], env=conf, check=True, capture_output=True, timeout=60)
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError):
@@ -106,6 +140,10 @@ class RealS3:
             ).close()
             return True
         return False
+
+
+def _policy(statement: dict[str, object]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
 @contextmanager

@@ -89,7 +89,7 @@ ceph-osd -i 0 --mkfs --osd-uuid "$disk"
 ceph-osd -i 0
 timeout 60 ceph osd crush add osd.0 1.0 root=default host=one
 timeout 120 radosgw-admin user create --uid=prottune --display-name=prottune \
-    --access-key="$access" --secret-key="$secret" > /dev/null
+    --access-key="$access" --secret-key="$secret" --caps="oidc-provider=*" > /dev/null
 # The user may take a role that may do everything with S3, for a while.
 timeout 60 radosgw-admin role create --role-name=trainer --assume-role-policy-doc='{"Version": "2012-10-17", "Statement":
     [{"Effect": "Allow", "Principal": {"AWS": ["arn:aws:iam:::user/prottune"]}, "Action": ["sts:AssumeRole"]}]}' > /dev/null

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from real_s3 import BUCKET, RealS3, wait_until
-from small_sts import Keys, TokenService, serving_tokens
+from small_sts import Keys
+from web_issuer import issuing
 
 from pipelines.checks import services
 from pipelines.checks.surroundings import DoctorFlags, Surroundings
 from prottune.artifacts import new_folder, read_manifest
 from prottune.errors import StorageError
+from prottune.s3 import access, web_identity
 from prottune.storage import fetch_folder, list_files, upload_folder
 from prottune.training.checkpoints import Checkpoints
 from prottune.training.settings import TrainConfig
@@ -107,25 +109,26 @@ def test_checkpoints_of_a_long_run_are_written_with_the_keys_of_then(
     assert folder.name == "step-00000002"
 
 
-def test_a_web_identity_gets_new_keys_of_the_store_before_the_old_ones_expire(
+def test_the_token_of_a_pod_is_exchanged_for_keys_again_and_again(
     sts: RealS3, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "token").write_text("jwt")
-    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
-    given: list[Keys] = []
-
-    def give(_: int) -> Keys:
-        given.append(sts.temporary(seconds=2))
-        return given[-1]
-
-    with serving_tokens(TokenService(give)) as service:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", service.url)
+    file = tmp_path / "token"
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(file))
+    with issuing(tmp_path) as issuer:
+        monkeypatch.setenv("AWS_ROLE_ARN", sts.trust(issuer))
+        file.write_text(issuer.token(seconds=-10))
+        with pytest.raises(StorageError, match=r"does not take the token of .*/token \(AccessDenied\)"):
+            list_files(f"s3://{BUCKET}/identity")
+        file.write_text(issuer.token())
         upload_folder(model, f"s3://{BUCKET}/identity")
-        wait_for_the_end_of(given[-1])
-        num_before = len(given)
+        back = fetch_folder(f"s3://{BUCKET}/identity", tmp_path / "back")
+        assert read_manifest(back).digest == read_manifest(model).digest
+
+        first = access.client()[1].retrieve()
+        assert access.client()[1].retrieve() == first, "kept until they expire"
+        monkeypatch.setattr(web_identity, "MARGIN", timedelta(hours=2))  # they are given for one
+        assert access.client()[1].retrieve().session_token != first.session_token
         assert list_files(f"s3://{BUCKET}/identity") == ["manifest.json", "weights"]
-    assert len(given) > num_before
-    assert len({keys.token for keys in given}) == len(given)
 
 
 def test_a_ca_of_ones_own_is_trusted_when_it_is_named_and_only_then(
