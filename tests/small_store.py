@@ -31,6 +31,8 @@ class Store:
     """So many parts are answered 503 before the next is taken."""
     tidied_after: int | None = None
     """After so many parts the upload is gone, once."""
+    spoiled_after: int | None = None
+    """After so many parts somebody else writes the first one, once."""
     lost_ends: int = 0
     """So many uploads end well without an answer that says so."""
     hides_uploads: bool = False
@@ -136,6 +138,8 @@ def handler_of(store: Store) -> type[BaseHTTPRequestHandler]:
                 if store.tidied_after is not None and len(store.sent_parts) > store.tidied_after:
                     del store.parts[key]
                     store.tidied_after = None
+                if len(store.sent_parts) == store.spoiled_after:
+                    store.parts[key][1], store.spoiled_after = b"another's", None
                 self.answer(200, b"", tag(content))
             else:
                 store.objects[key] = content

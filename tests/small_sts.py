@@ -1,7 +1,8 @@
-"""A small token service: gives temporary S3 keys for a web identity's token, as AWS, MinIO and radosgw do."""
+"""A small token service: gives temporary S3 keys for a web identity's token, or to a container, as AWS."""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,16 @@ def handler_of(service: TokenService) -> type[BaseHTTPRequestHandler]:
             service.paths.append(self.path)
             service.questions.append({name: values[0] for name, values in query.items()})
             body = answer(service.give(len(service.questions))) if service.status == 200 else ERROR
+            self.send_response(service.status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self) -> None:  # an agent beside the container, which asks for no token
+            service.paths.append(self.path)
+            keys = service.give(len(service.paths))
+            said = {"AccessKeyId": keys.access, "SecretAccessKey": keys.secret, "Token": keys.token}
+            body = json.dumps(said | {"Expiration": f"{keys.expire:%Y-%m-%dT%H:%M:%SZ}"}).encode()
             self.send_response(service.status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -1,6 +1,8 @@
 """storage.py against a real S3 server (one-node Ceph): folders travel whole, refusals are named."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,21 @@ def test_a_wrong_secret_and_a_missing_key_are_named(
         "s3://prottune-test/none: SignatureDoesNotMatch; this is not the secret key of that access key "
         "(S3_ACCESS_KEY and S3_SECRET_KEY)"
     )
+
+
+def test_a_wrong_secret_ends_a_verb_with_one_line(
+    s3: RealS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("S3_SECRET_KEY", "wrong-one")
+    words = ["ingest", "--source", "s3://prottune-test/none.fasta", "--records", str(tmp_path / "records")]
+    ended = subprocess.run(
+        [sys.executable, "-m", "prottune", *words], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout, list(tmp_path.iterdir())) == (3, "", [])
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: s3://prottune-test/none.fasta")
+    assert "SignatureDoesNotMatch; this is not the secret key of that access key (S3_ACCESS_KEY and" in line
+    assert "wrong-one" not in line
 
 
 def test_the_doctor_tries_the_store_and_leaves_nothing(s3: RealS3, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,21 @@ def test_a_token_service_that_is_away_is_waited_for_and_named_without_the_token(
     assert "jwt" not in str(refused.value)
 
 
+def test_an_agent_beside_the_container_gives_keys_and_is_named_when_it_does_not(
+    open_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving_tokens(TokenService()) as agent:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{agent.url}/v1/credentials")
+        assert asked_as(open_store) == asked_as(open_store) == ("access-1", "session-1")
+        assert agent.paths == ["/v1/credentials"]
+        access._container.cache_clear()
+        agent.status = 403
+        with pytest.raises(
+            StorageError, match=r"AWS_CONTAINER_CREDENTIALS_FULL_URI=.*: no cred.* status 403"
+        ):
+            list_files("s3://bucket/")
+
+
 def test_a_token_file_that_is_not_there_is_named(
     open_store: Store, token_service: TokenService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

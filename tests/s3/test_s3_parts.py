@@ -66,6 +66,13 @@ def test_an_upload_that_was_tidied_away_meanwhile_begins_anew(store: Store, larg
     assert store.objects[KEY] == large.read_bytes()
 
 
+def test_parts_that_another_writer_put_in_between_do_not_get_in(store: Store, large: Path) -> None:
+    store.spoiled_after = 4
+    upload_file(large, URI)
+    assert len(store.sent_parts) == 8
+    assert store.objects[KEY] == large.read_bytes()
+
+
 def test_an_answer_lost_at_the_end_does_not_send_all_again(store: Store, large: Path) -> None:
     store.lost_ends = 1
     upload_file(large, URI)

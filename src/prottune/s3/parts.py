@@ -26,6 +26,8 @@ PART_BYTES = 5 << 20
 """The least that S3 takes as a part; what is larger than one goes in parts."""
 _NUM_SENDERS = 3
 _GONE = "NoSuchUpload"
+_SPOILED = (_GONE, "InvalidPart")
+"""What a store says of an upload that it, or another writer, has tidied away or written into."""
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -47,9 +49,9 @@ class Parts:
         try:
             self._put(path, upload or self._begun(), there)
         except StorageError as error:
-            if error.code != _GONE:
+            if error.code not in _SPOILED:
                 raise
-            _log.warning("%s; the upload begins anew", error)  # the store, or somebody, has tidied it away
+            _log.warning("%s; the upload begins anew", error)
             self._put(path, self._begun(), {})
 
     def uploads(self) -> list[Any]:
