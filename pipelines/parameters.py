@@ -99,11 +99,8 @@ def settings_of(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
 def with_defaults(values: Mapping[str, Any], graph: str) -> dict[str, Any]:
     """Some parameters of a graph, and the graph's own defaults for the others that have one."""
     defaults = {name: each.default for name, each in parameters(graph).items()}
-    return {
-        name: value
-        for name, value in (defaults | dict(values)).items()
-        if value is not inspect.Parameter.empty
-    }
+    chosen = {**defaults, **values}
+    return {name: value for name, value in chosen.items() if value is not inspect.Parameter.empty}
 
 
 @dataclass(frozen=True, kw_only=True)

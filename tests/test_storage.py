@@ -13,6 +13,7 @@ from prottune.artifacts import MANIFEST_FILE, new_folder, read_manifest
 from prottune.errors import ArtifactError, ConfigError, DataError, ProttuneError, StorageError
 from prottune.ingestion.findings import Findings
 from prottune.ingestion.sources import git_blob_sha1, take_source
+from prottune.s3.calls import patience
 from prottune.storage import (
     fetch_file,
     fetch_folder,
@@ -180,7 +181,7 @@ def test_a_download_that_ends_early_is_refused(
     store.objects["bucket/x"] = b"content"
     store.cut = 3
     for uri in ("s3://bucket/x", f"{store.url}/bucket/x"):
-        with pytest.raises(StorageError, match=uri):
+        with patience(0.3), pytest.raises(StorageError, match=uri):
             fetch_file(uri, tmp_path / "x", 100)
     assert not (tmp_path / "x").exists()
 

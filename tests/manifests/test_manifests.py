@@ -18,6 +18,7 @@ from rendering import OVERLAYS, needed_kustomize, rendered
 from small_kustomize import built
 
 from pipelines import manifests, resources
+from prottune.cluster.objects import S3_SECRET_KEYS
 
 Documents = list[dict[str, Any]]
 _CUSTOM = ("serving.kserve.io", "trainer.kubeflow.org", "kubeflow.org", "security.istio.io")
@@ -121,7 +122,22 @@ def test_the_pipeline_finds_its_settings_and_keys_by_the_names_it_was_compiled_w
 ) -> None:
     settings = named(documents, "ConfigMap", resources.CONFIG_MAP)["data"]
     assert set(settings) >= {"S3_ENDPOINT", "MLFLOW_TRACKING_URI"}
-    assert set(named(documents, "Secret", resources.SECRET)["data"]) == set(resources.FROM_SECRET)
+    assert set(named(documents, "Secret", resources.SECRET)["data"]) == set(S3_SECRET_KEYS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("TrainingRuntime", "prottune"), ("Deployment", "prottune-mlflow")]
+)
+def test_who_talks_to_the_store_has_the_certificates_where_steps_have_them(
+    documents: Documents, kind: str, name: str
+) -> None:
+    (pod,) = pods_of(named(documents, kind, name))
+    (volume,) = (each["name"] for each in pod.spec["volumes"] if "configMap" in each)
+    assert {"name": volume, "configMap": {"name": resources.CA_CONFIG_MAP, "optional": True}} in pod.spec[
+        "volumes"
+    ]
+    mount = {"name": volume, "mountPath": resources.CA_FOLDER, "readOnly": True}
+    assert [mount in container["volumeMounts"] for container in pod.containers] == [True]
 
 
 def test_one_store_is_named_the_same_everywhere(documents: Documents) -> None:

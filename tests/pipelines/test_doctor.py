@@ -22,7 +22,7 @@ from small_store import Store
 from pipelines import doctor as program
 from pipelines import manifests
 from pipelines.__main__ import main
-from pipelines.checks import here
+from pipelines.checks import here, services
 from pipelines.checks.finding import Finding, State
 from pipelines.checks.namespace import doubt_of
 from pipelines.checks.surroundings import DoctorFlags, Surroundings
@@ -330,10 +330,17 @@ def test_a_store_that_is_wrongly_named_or_has_no_key_fails(
     assert look("store", store="lab/x").found == "--store lab/x: expected s3://BUCKET/PREFIX"
     monkeypatch.delenv("S3_SECRET_KEY")
     found = look("store")
-    assert (found.state, "needs S3_ENDPOINT, S3_ACCESS_KEY and S3_SECRET_KEY" in found.found) == (
-        "failed",
-        True,
-    )
+    assert (found.state, "S3_SECRET_KEY is not" in found.found) == ("failed", True)
+
+
+def test_a_store_that_is_away_fails_within_the_time_of_a_check(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "STORE_SECONDS", 0.1)
+    monkeypatch.setenv("S3_ENDPOINT", "http://127.0.0.1:9")
+    found = look("store", store="s3://lab/x/")
+    assert (found.state, "Connection refused); asked again for 0.1 s" in found.found) == ("failed", True)
+    assert found.advice.startswith("look at S3_ENDPOINT and S3_SECURE")
 
 
 PODS_HOST = "prottune-mlflow:5000"
