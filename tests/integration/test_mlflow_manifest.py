@@ -1,4 +1,4 @@
-"""A real MLflow server, started as manifests/base/mlflow.yaml does, answers to its own names only."""
+"""A real MLflow server, started as manifests/base/mlflow.yaml starts it, answers to its names there only."""
 
 from __future__ import annotations
 
