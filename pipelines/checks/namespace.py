@@ -116,7 +116,9 @@ def images(surroundings: Surroundings) -> Finding:
     """What can be told of the steps' images without pulling them: names, and what became of their pods."""
     flags = surroundings.flags
     names = [flags.light_image, flags.torch_image]
-    advice = "push the images and name them whole: --light-image, --torch-image REGISTRY/NAME@sha256:..."
+    advice = (
+        "push the images and name their registry (PROTTUNE_REGISTRY) or them: --light-image, --torch-image"
+    )
     try:
         pods = surroundings.cluster().list(PODS)
     except NotCheckedError as error:

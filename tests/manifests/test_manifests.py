@@ -201,6 +201,20 @@ def test_beside_a_standalone_kubeflow_its_own_pods_are_left_alone(
         assert document["metadata"].get("namespace") == "kubeflow"
 
 
+def test_in_a_mesh_steps_without_a_sidecar_reach_mlflow_and_the_endpoint(
+    overlays: dict[str, Documents],
+) -> None:
+    documents = overlays["multi-user"]
+    pods = {pod.labels["app.kubernetes.io/name"]: pod for each in documents for pod in pods_of(each)}
+    for name in ("prottune-mlflow", "prottune-database"):
+        assert pods[name].labels["sidecar.istio.io/inject"] == "false"
+    allow = named(documents, "AuthorizationPolicy", "prottune-endpoint")["spec"]
+    assert (allow["action"], [set(rule) for rule in allow["rules"]]) == ("ALLOW", [{"to"}])
+    peers = named(documents, "PeerAuthentication", "prottune-endpoint")["spec"]
+    assert peers["mtls"] == {"mode": "PERMISSIVE"}
+    assert peers["selector"] == allow["selector"]
+
+
 def test_each_of_our_pods_may_talk_only_as_a_policy_says(documents: Documents) -> None:
     policies = [each for each in documents if each["kind"] == "NetworkPolicy"]
     pods = _names_of_pods(documents)
