@@ -31,7 +31,8 @@ RENAMED = {"deploy_to": "to"}
 ADDRESSES = {
     "finetune": {
         "source": "File, folder, http(s):// or s3:// address of the labelled proteins.",
-        "checkpoints": "Folder or s3:// prefix of all runs' checkpoints; empty: each run's own folder.",
+        "checkpoints": "Folder or s3:// prefix of all runs' checkpoints; empty: the run's folder on this "
+        "machine, none in a cluster.",
     },
     "predict": {
         "source": "File, http(s):// or s3:// address of the proteins, FASTA; .gz is unpacked.",

@@ -101,7 +101,15 @@ def runtimes(surroundings: Surroundings) -> Finding:
     }
     if lost := [name for name, there in found.items() if there is None]:
         return failed(f"not in namespace {cluster.namespace}: {listed(lost)}", _apply(cluster))
-    return ok(listed([f"{name} ({listed(sorted(set(_images(there))))})" for name, there in found.items()]))
+    images = {name: sorted(set(manifests.images_in(there))) for name, there in found.items()}
+    told = listed([f"{name} ({listed(named)})" for name, named in images.items()])
+    doubts = {image: doubt for named in images.values() for image in named if (doubt := doubt_of(image))}
+    if doubts:
+        why = "; ".join(f"{image} {doubt}" for image, doubt in doubts.items())
+        return warning(
+            f"{told}: {why}", "name your registry in an overlay, as manifests/overlays/example does"
+        )
+    return ok(told)
 
 
 def images(surroundings: Surroundings) -> Finding:
@@ -163,18 +171,6 @@ def _pods_with(pods: list[Object], names: list[str]) -> tuple[list[str], set[str
 def _statuses(pod: Object) -> Iterator[Object]:
     for kind in ("initContainerStatuses", "containerStatuses"):
         yield from pod.get("status", {}).get(kind) or []
-
-
-def _images(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            if name == "image" and isinstance(inner, str):
-                yield inner
-            else:
-                yield from _images(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _images(inner)
 
 
 def _pull_secrets(accounts: Iterable[Object | None]) -> list[str]:

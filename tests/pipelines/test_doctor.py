@@ -539,6 +539,17 @@ def test_what_is_missing_in_the_namespace_fails_and_what_may_not_be_seen_is_not_
     assert found.found.startswith("not allowed to see it: GET ")
 
 
+def test_a_runtime_whose_image_has_no_registry_is_a_warning(cluster: SmallCluster) -> None:
+    def nameless(runtime: Any) -> None:
+        runtime["spec"]["containers"][0]["image"] = "prottune-torch:0.1.0"
+
+    cluster.change("servingruntimes.serving.kserve.io", "prottune", nameless)
+    found = look("runtimes")
+    assert found.state == "warning"
+    assert "prottune-torch:0.1.0 names no registry, so nodes look for it" in found.found
+    assert "manifests/overlays/example" in found.advice
+
+
 def test_a_setting_without_a_value_and_a_store_with_a_scheme_fail(cluster: SmallCluster) -> None:
     cluster.change("configmaps", "prottune", lambda content: content["data"].pop("S3_ENDPOINT"))
     assert look("settings").found == "prottune has no S3_ENDPOINT"
