@@ -13,7 +13,7 @@ UV_VERSION := 0.13.9
 # The real data. This is the address that the DeepLoc authors publish; it has not been verified here.
 DEEPLOC_FASTA ?= https://services.healthtech.dtu.dk/services/DeepLoc-1.0/deeploc_data.fasta
 
-.PHONY: help demo test check deeploc integration faults compile bench lock clean
+.PHONY: help demo test check deeploc integration faults compile images bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ faults: $(READY) ## kill a training 300 times at random (FAULTS_KILLS, FAULTS_SE
 compile: $(READY) ## rewrite pipelines/compiled from the graphs, and their picture in docs
 	@$(BIN)/python -m pipelines compile
 	@$(BIN)/python tests/graph_picture.py
+
+images: ## build the images light and torch (REGISTRY=..., TORCH=cpu or cuda; components/images.sh has the rest)
+	@components/images.sh
 
 bench: $(READY) ## benchmarks, each beside a peer in the same run (BENCH="--quick" is shorter)
 	@$(BIN)/python -m pip --disable-pip-version-check --quiet install --require-hashes -c requirements/lock.txt -r requirements/peers.in

@@ -45,7 +45,8 @@ def _config_maps(documents: list[Document], entries: Any, folder: Path) -> list[
 
 def _secrets(documents: list[Document], entries: Any, folder: Path) -> list[Document]:
     for entry in entries:
-        lines = [line for name in entry["envs"] for line in (folder / name).read_text().split()]
+        texts = [(folder / name).read_text() for name in entry["envs"]]
+        lines = [line for text in texts for line in text.splitlines() if not line.startswith("#")]
         data = {
             key: base64.b64encode(value.encode()).decode()
             for key, value in (line.split("=", 1) for line in lines)
