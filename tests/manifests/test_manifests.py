@@ -141,14 +141,15 @@ def test_who_talks_to_the_store_has_the_certificates_where_steps_have_them(
 
 
 def test_one_store_is_named_the_same_everywhere(documents: Documents) -> None:
-    endpoint = named(documents, "ConfigMap", resources.CONFIG_MAP)["data"]["S3_ENDPOINT"]
+    settings = named(documents, "ConfigMap", resources.CONFIG_MAP)["data"]
+    endpoint, region = settings["S3_ENDPOINT"], settings["S3_REGION"]
     said = named(documents, "Secret", resources.SECRET)["metadata"]["annotations"]
     scheme = {"0": "http", "1": "https"}[said["serving.kserve.io/s3-usehttps"]]
     assert endpoint == f"{scheme}://{said['serving.kserve.io/s3-endpoint']}"
     launcher = yaml.safe_load(named(documents, "ConfigMap", "kfp-launcher")["data"]["providers"])
     store = launcher["s3"]["default"]
     assert (store["endpoint"], store["disableSSL"]) == (endpoint, scheme == "http")
-    assert store["region"] == said["serving.kserve.io/s3-region"]
+    assert store["region"] == said["serving.kserve.io/s3-region"] == region
     assert store["credentials"]["secretRef"]["secretName"] == resources.SECRET
 
 
