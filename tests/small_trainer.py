@@ -213,7 +213,9 @@ class RealPods:
         """
         asked = self.trainer.job["spec"]["trainer"]
         given = {
-            e["name"]: e["value"] if "value" in e else self.secrets.get(e["valueFrom"]["secretKeyRef"]["key"])
+            e["name"]: e["value"]
+            if "value" in e
+            else self.secrets.get(next(iter(e["valueFrom"].values()))["key"])
             for e in asked["env"]
         }
         with socket.socket() as probe:

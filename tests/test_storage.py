@@ -204,6 +204,7 @@ def test_a_download_stops_at_its_cap(store: Store, tmp_path: Path) -> None:
             "gs://bucket/x: unknown kind of address; expected a path, file://, s3://",
         ),
         ("s3:///x", ConfigError, "s3:///x: no bucket; expected s3://bucket/key"),
+        ("s3://b/x", ConfigError, "s3://b: invalid bucket name b; expected s3://bucket/key"),
         ("s3://bucket/none", StorageError, "s3://bucket/none: NoSuchKey"),
         ("{url}/none", StorageError, "{url}/none: the server answered 404; expected 200"),
         ("http://127.0.0.1:9/x", StorageError, "http://127.0.0.1:9/x: ConnectError"),

@@ -18,6 +18,7 @@ from prottune.cluster.objects import (
     Resource,
     annotations_of,
 )
+from prottune.s3.access import CA_VARIABLES
 
 _ENDPOINT_ANNOTATION = "serving.kserve.io/s3-endpoint"
 _NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
@@ -40,7 +41,27 @@ def settings(surroundings: Surroundings) -> Finding:
     ]
     if lacking:
         return failed(listed(lacking), "write it into configMapGenerator (manifests/base/kustomization.yaml)")
+    if lost := _lost_certificates(cluster, found[next(iter(wanted))] or {}):
+        return lost
     return ok(f"ConfigMaps {listed(names)}, with {listed([key for keys in wanted.values() for key in keys])}")
+
+
+def _lost_certificates(cluster: Cluster, said: Object) -> Finding | None:
+    """What is wrong if steps are told of a file of certificates that they will not have."""
+    from pipelines.resources import CA_CONFIG_MAP, CA_FOLDER
+
+    file = (said.get("data") or {}).get(CA_VARIABLES[0], "")
+    folder, _, key = file.rpartition("/")
+    if not file or (
+        folder == CA_FOLDER and key in (cluster.get(CONFIG_MAPS, CA_CONFIG_MAP) or {}).get("data", {})
+    ):
+        return None
+    if folder != CA_FOLDER:
+        return warning(
+            f"steps trust {file}, which is not in {CA_FOLDER}", "is it in the images? See docs/operations.md"
+        )
+    told = f"steps trust {file}, but there is no ConfigMap {CA_CONFIG_MAP} with {key}"
+    return failed(told, f"kubectl create configmap {CA_CONFIG_MAP} --from-file={key}=YOUR-CA.pem")
 
 
 def secrets(surroundings: Surroundings) -> Finding:

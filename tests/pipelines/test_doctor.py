@@ -560,6 +560,23 @@ def test_a_setting_without_a_value_and_a_store_with_a_scheme_fail(cluster: Small
     )
 
 
+def test_certificates_that_steps_are_told_of_must_be_there(cluster: SmallCluster) -> None:
+    def told(file: str) -> None:
+        cluster.change("configmaps", "prottune", lambda content: content["data"].update(AWS_CA_BUNDLE=file))
+
+    told("/etc/prottune/ca/cabundle.crt")
+    found = look("settings")
+    assert found.state == "failed"
+    assert found.found == (
+        "steps trust /etc/prottune/ca/cabundle.crt, but there is no ConfigMap prottune-ca with cabundle.crt"
+    )
+    assert found.advice == "kubectl create configmap prottune-ca --from-file=cabundle.crt=YOUR-CA.pem"
+    cluster.put("configmaps", {"metadata": {"name": "prottune-ca"}, "data": {"cabundle.crt": "PEM"}})
+    assert look("settings").state == "ok"
+    told("/etc/ssl/own.pem")
+    assert look("settings").state == "warning"
+
+
 def test_a_store_that_kserve_and_the_steps_name_differently_is_a_warning(cluster: SmallCluster) -> None:
     def elsewhere(content: dict[str, Any]) -> None:
         content["data"]["S3_ENDPOINT"] = "https://s3.example"

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prottune.errors import StorageError, StoreAwayError
+from prottune.errors import ConfigError, StorageError, StoreAwayError
 from prottune.s3.access import client
 from prottune.s3.calls import Patience, refusals
 from prottune.s3.parts import PART_BYTES, Parts
@@ -20,11 +20,17 @@ T = TypeVar("T")
 class Bucket:
     """One bucket of the server that the environment names.
 
-    Raises: ConfigError if the endpoint, credentials or certificates are not set; its methods raise
-        StorageError when the server refuses, or is away for longer than it is waited for.
+    Raises: ConfigError for a name that no bucket has, or if the endpoint, credentials or certificates are not
+        set; its methods raise StorageError when the server refuses, StoreAwayError when it stays away.
     """
 
     def __init__(self, name: str) -> None:
+        from minio.helpers import check_bucket_name
+
+        try:
+            check_bucket_name(name)
+        except ValueError as error:
+            raise ConfigError(f"s3://{name}: {error}; expected s3://bucket/key") from error
         self._name = name
         self._client, self._identity = client()
 
