@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 # The real data. This is the address that the DeepLoc authors publish; it has not been verified here.
 DEEPLOC_FASTA ?= https://services.healthtech.dtu.dk/services/DeepLoc-1.0/deeploc_data.fasta
 
-.PHONY: help demo test check deeploc integration faults compile bench lock clean
+.PHONY: help demo test check deeploc integration api-server faults compile bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ deeploc: $(READY) ## the whole pipeline on the real DeepLoc proteins (DEEPLOC_FA
 
 integration: $(READY) ## the real servers, faults and endings (minutes)
 	@$(BIN)/python -m pytest -q -m integration
+
+api-server: ## build a real API server for custom resources, for `make integration` (once; root, 10 minutes, 6 GB)
+	@tests/integration/api_server_build.sh
 
 FAULTS_KILLS ?= 300
 FAULTS_SEED ?=
