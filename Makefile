@@ -41,7 +41,7 @@ deeploc: $(READY) ## the whole pipeline on the real DeepLoc proteins (DEEPLOC_FA
 integration: $(READY) ## the real servers, faults and endings (minutes)
 	@$(BIN)/python -m pytest -q -m integration
 
-api-server: ## build a real API server for custom resources, for `make integration` (once; root, 10 minutes, 6 GB)
+api-server: ## build a real API server for custom resources, for `make integration` (once; minutes, 3 GB)
 	@tests/integration/api_server_build.sh
 
 FAULTS_KILLS ?= 300

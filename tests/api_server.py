@@ -15,14 +15,13 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import yaml
-from crd_schemas import FILES, folder_of_schemas
+from crd_schemas import FILES, definition_of, folder_of_schemas
 
 PROGRAMS = ("etcd", "apiextensions-apiserver")
 _VARIABLE = "PROTTUNE_API_SERVER"
@@ -71,30 +70,32 @@ class ApiServer:
         return path
 
 
-def programs() -> Path:
-    """The folder of the programs; the test is skipped where they are not, unless this tier is required."""
-    folder = Path(os.environ.get(_VARIABLE) or _CACHE)
-    absent = [name for name in PROGRAMS if not os.access(folder / name, os.X_OK)]
-    absent += [] if shutil.which("openssl") else ["openssl"]
-    if absent:
-        required = _TIER in os.environ.get("PROTTUNE_REQUIRED_TIERS", "").split(",")
-        refuse = pytest.fail if required else pytest.skip
-        refuse(
-            f"not run here: {_TIER}: {', '.join(absent)} absent in {folder} (make api-server, or {_VARIABLE})"
-        )
-    return folder
+def absent() -> list[str]:
+    """Programs that a server needs and that are not here."""
+    programs = [name for name in PROGRAMS if not os.access(_folder() / name, os.X_OK)]
+    return programs + ([] if shutil.which("openssl") else ["openssl"])
+
+
+def _folder() -> Path:
+    return Path(os.environ.get(_VARIABLE) or _CACHE)
 
 
 @contextlib.contextmanager
 def running(place: Path) -> Iterator[ApiServer]:
-    """Start etcd and the server below an empty folder, with the custom resources of KServe and Trainer."""
-    folder = programs()
+    """Start etcd and the server below an empty folder, with the custom resources of KServe and Trainer.
+
+    Where programs are absent the test is skipped, or fails if this tier is required.
+    """
+    if absent():
+        required = _TIER in os.environ.get("PROTTUNE_REQUIRED_TIERS", "").split(",")
+        told = f"{', '.join(absent())} absent in {_folder()} (make api-server, or name it: {_VARIABLE})"
+        (pytest.fail if required else pytest.skip)(f"not run here: {_TIER}: {told}")
     folder_of_schemas()
     _write_certificates(place)
     with contextlib.ExitStack() as stack:
         for attempt in range(_TRIES):
             try:
-                server = stack.enter_context(_started(folder, place, place / f"try-{attempt}"))
+                server = stack.enter_context(_started(_folder(), place, place / f"try-{attempt}"))
                 break
             except _PortTakenError:
                 if attempt == _TRIES - 1:
@@ -204,15 +205,16 @@ def _write_certificates(place: Path) -> None:
 def _define_resources(server: ApiServer) -> None:
     """Load KServe's and Trainer's definitions, and wait until their objects are served."""
     with server.client() as client:
-        for resource, name in FILES.items():
-            text = (folder_of_schemas() / name).read_text(encoding="utf-8")
-            definition: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
+        for resource in FILES:
+            definition = deepcopy(definition_of(resource))
             definition["spec"].pop("conversion", None)  # asks a webhook, and none is here
             made = client.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json=definition)
             made.raise_for_status()
             (version,) = [entry["name"] for entry in definition["spec"]["versions"] if entry["storage"]]
             plural, _, group = resource.partition(".")
             deadline = time.monotonic() + _READY_SECONDS
-            while client.get(f"/apis/{group}/{version}/namespaces/lab/{plural}").status_code != 200:
+            is_served = f"/apis/{group}/{version}/namespaces/lab/{plural}"
+            is_published = f"/openapi/v3/apis/{group}/{version}"
+            while client.get(is_served).status_code != 200 or not client.get(is_published).content:
                 assert time.monotonic() < deadline, f"{resource} is not served"
                 time.sleep(0.05)

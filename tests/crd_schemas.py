@@ -54,11 +54,9 @@ class Schema:
     ) -> Object:
         """What the API server keeps of an object that is sent: without unknown fields, with defaults.
 
-        Refuses 400 for another kind, and for an unknown field if that is asked for (`strictly`); 422 for a
-        wrong value, for two entries of a list with one key, and for what must stay as it was before.
+        Refuses 400 for an unknown field if that is asked for (`strictly`); 422 for another kind, for a wrong
+        value, for two entries of a list with one key, and for what must stay as it was before.
         """
-        if (sent.get("apiVersion"), sent.get("kind")) != (self.version, self.kind):
-            raise refusal(400, "BadRequest", f"the object provided is not a {self.version} {self.kind}")
         content, dropped = deepcopy(sent), []
         for name, inner in self._schema["properties"].items():
             if name not in _OF_EVERY_KIND and name in content:
@@ -66,11 +64,13 @@ class Schema:
         dropped += [_take(content, name) for name in set(content) - set(self._schema["properties"])]
         if dropped and strictly:
             told = ", ".join(f'unknown field "{path}"' for path in sorted(dropped))
-            raise refusal(400, "BadRequest", f"strict decoding error: {told}")
+            what = f'{self.kind} in version "{self.version.partition("/")[2]}"'
+            message = f"{what} cannot be handled as a {self.kind}: strict decoding error: {told}"
+            raise refusal(400, "BadRequest", message)
         _fill_in(self._schema, content)
         wrong = self.errors(content) + list(_wrong(self._schema, content, before, ""))
         if wrong:
-            raise refusal(422, "Invalid", f"{self.kind} is invalid: {'; '.join(wrong)}"[:1000])
+            raise refusal(422, "Invalid", f"{self.kind} is invalid: {', '.join(wrong)}"[:1000])
         return content
 
 
@@ -136,6 +136,11 @@ def _wrong(schema: Object, content: Any, before: Any, path: str) -> Iterator[str
 
 def schema_of(resource: str) -> Schema:
     """The strict schema of a custom resource; the test is skipped where the files are not."""
+    return _schema(folder_of_schemas() / FILES[resource])
+
+
+def definition_of(resource: str) -> dict[str, Any]:
+    """The definition of a custom resource, as it is applied to a cluster."""
     return _read(folder_of_schemas() / FILES[resource])
 
 
@@ -149,8 +154,13 @@ def folder_of_schemas() -> Path:
 
 
 @cache
-def _read(path: Path) -> Schema:
-    return Schema(yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader))
+def _schema(path: Path) -> Schema:
+    return Schema(_read(path))
+
+
+@cache
+def _read(path: Path) -> Any:
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
 
 
 def strict(node: Any) -> Any:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 import pytest
-from api_server import ApiServer
+from api_server import ApiServer, absent
 from crd_schemas import FILES, schema_of
 from small_cluster import Object, SmallCluster, serving
 from small_cluster_http import Call, Refused
@@ -20,8 +20,14 @@ _KEPT = ("name", "labels", "annotations", "ownerReferences", "finalizers")
 _JSON = {"Accept": "application/json", "Content-Type": "application/json"}
 
 
-KINDS = ("small", pytest.param("real", marks=pytest.mark.integration))
-"""Parameters of a fixture that makes `cluster_of` its own."""
+_REAL = pytest.param("real", marks=pytest.mark.integration)
+KINDS = ("small",) if absent() else ("small", _REAL)
+"""Parameters of a fixture that gives what `cluster_of` makes; test_custom_resources.py tells if there is no
+real server."""
+
+ONLY_SMALL = pytest.mark.parametrize("running", ["small"], indirect=True)
+"""For a test that lets every fault meet every call: it takes minutes, and the faults are the small cluster's own.
+`running` is the fixture."""
 
 
 @contextmanager

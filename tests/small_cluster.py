@@ -29,6 +29,10 @@ Key = tuple[str, str, str]
 """Resource (plural, with its group: `leases.coordination.k8s.io`, or `pods`), namespace, name."""
 
 
+_FIXED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
+"""Metadata that nobody can change by sending something else."""
+
+
 @dataclass
 class SmallCluster:
     """What the API server knows; all of it may be read and set by a test while it serves."""
@@ -186,7 +190,8 @@ class SmallCluster:
                 message = f"Precondition failed: {name} is {found['metadata'][name]}, not {wanted}"
                 raise Refused(409, "Conflict", message)
         if found["metadata"].get("finalizers"):
-            found["metadata"].setdefault("deletionTimestamp", now())
+            if "deletionTimestamp" not in found["metadata"]:
+                found["metadata"] |= {"deletionTimestamp": now(), "deletionGracePeriodSeconds": 0}
             return self._store((call.resource, call.namespace, call.name), found)
         self.remove(call.resource, call.name, call.namespace)
         self.after_write(call, found)
@@ -238,16 +243,17 @@ class SmallCluster:
         """Keep an object under a new resourceVersion; one that is as it was keeps the old."""
         before = self.objects.get(key)
         old = before["metadata"] if before else {}
-        fixed = {name: old[name] for name in ("uid", "creationTimestamp", "deletionTimestamp") if name in old}
+        fixed = {name: old[name] for name in _FIXED if name in old}
         first = {"namespace": key[1], "uid": f"uid-{self._numbers['uid']}", "creationTimestamp": now()}
         self._numbers["uid"] += before is None
         metadata = first | content["metadata"] | fixed
         if before and keep_status and "status" in before:
             content["status"] = before["status"]
         is_same = before is not None and self._wish(key, before) == self._wish(key, content)
+        is_same = is_same and ("deletionTimestamp" in old) == ("deletionTimestamp" in metadata)
         metadata["generation"] = old["generation"] if is_same else old.get("generation", 0) + 1
         metadata["resourceVersion"] = old.get("resourceVersion", "0")
-        content["metadata"] = metadata
+        content["metadata"] = {name: value for name, value in metadata.items() if value not in ({}, [])}
         if content == before:
             return deepcopy(content)
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):

@@ -17,6 +17,7 @@ from small_kserve import CLUSTER_CONFIG as CONFIG
 from small_kserve import LEASES, NAME, RIGHTS, SERVICES, SmallKServe, connected, deployed, free, spec_of
 
 from prottune.artifacts import read_manifest
+from prottune.cluster.objects import annotations_of
 from prottune.deployment.kserve import KServeDeployment
 from prottune.deployment.revision import Revision
 from prottune.deployment.stage import deploy
@@ -258,7 +259,7 @@ def test_a_service_that_prottune_did_not_make_is_what_to_go_back_to(
     with pytest.raises(DeploymentError, match=words):
         deployed(kserve, folder, "2")
     assert spec_of(kserve) == foreign
-    assert kserve.cluster.get(SERVICES, NAME)["metadata"]["annotations"] == {}
+    assert annotations_of(kserve.cluster.get(SERVICES, NAME)) == {}
 
 
 def test_a_service_in_another_mode_is_refused_before_anything_is_changed(

@@ -1,55 +1,76 @@
 #!/bin/bash
 # Builds the programs of a real Kubernetes API server for custom resources: apiextensions-apiserver, and etcd to keep
-# its objects. They come from Debian sid, whose sources are built in a chroot that is removed again.
+# its objects. Go, the sources and etcd come as packages of Debian sid; they are unpacked, not installed.
 #
 #   api_server_build.sh [FOLDER]      FOLDER, else PROTTUNE_API_SERVER, else ~/.cache/prottune-tests/api-server
 #
-# Needs root, debootstrap, 6 GB below TMPDIR, and five to ten minutes. What is there already is not built again.
+# Needs Debian's apt-get and dpkg-deb, 3 GB below TMPDIR, and minutes. What is there already is not built again.
 set -euo pipefail
 
 target=${1:-${PROTTUNE_API_SERVER:-${XDG_CACHE_HOME:-$HOME/.cache}/prottune-tests/api-server}}
-programs=(apiextensions-apiserver etcd)
-if [ -x "$target/${programs[0]}" ] && [ -x "$target/${programs[1]}" ]; then
+server=apiextensions-apiserver
+if [ -x "$target/$server" ] && [ -x "$target/etcd" ]; then
     echo "$target has both programs"
     exit
 fi
-[ "$(id -u)" -eq 0 ] || { echo "api_server_build.sh: needs root, for a chroot" >&2; exit 2; }
-command -v debootstrap > /dev/null || { echo "api_server_build.sh: apt-get install debootstrap" >&2; exit 2; }
 
-sid=$(mktemp -d --tmpdir prottune-sid-XXXXXX)
-log=$sid.log
-remove() {
+place=$(mktemp -d --tmpdir prottune-api-server-XXXXXX)
+log=$place/log
+end() {
     status=$?
-    # apt and go may have left mounts below; nothing is deleted while one is there.
-    for place in "$sid/proc" "$sid/sys" "$sid/dev/pts" "$sid/dev"; do
-        if mountpoint -q "$place"; then umount "$place" || umount --lazy "$place"; fi
-    done
-    if mountpoint -q "$sid/proc"; then
-        echo "api_server_build.sh: $sid/proc is still mounted; $sid stays" >&2
-    else
-        rm -rf --one-file-system "$sid"
+    if [ "$status" -ne 0 ]; then
+        tail -n 20 "$log" >&2
+        echo "api_server_build.sh: failed" >&2
     fi
-    if [ "$status" -ne 0 ]; then echo "api_server_build.sh: failed; its words are in $log" >&2; else rm -f "$log"; fi
+    rm -rf "$place"
 }
-trap remove EXIT
+trap end EXIT
 
-mirror=$(apt-cache policy base-files | awk '$2 ~ /^http/ {print $2; exit}') # this machine's own
-{
-    debootstrap --variant=minbase --include=ca-certificates sid "$sid" "${mirror:-http://deb.debian.org/debian}"
-    cp /etc/ssl/certs/ca-certificates.crt "$sid/etc/ssl/certs/"
-    cp /etc/resolv.conf "$sid/etc/"
-    mount --bind /proc "$sid/proc" # the installation of etcd-server and go both read it
-    chroot "$sid" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        golang-go golang-k8s-apiextensions-apiserver-dev etcd-server
-    chroot "$sid" env GO111MODULE=off GOPATH=/usr/share/gocode CGO_ENABLED=0 GOTOOLCHAIN=local GOTELEMETRY=off \
-        HOME=/build GOCACHE=/build/cache go build -o /build/apiextensions-apiserver k8s.io/apiextensions-apiserver
-} > "$log" 2>&1
+# An apt of its own: it knows sid alone, thinks that nothing is installed, and writes nowhere else.
+mirror=$(apt-cache policy base-files | awk '$2 ~ /^http/ {print $2; exit}')
+mkdir -p "$place"/{state/lists/partial,cache/archives/partial,root,home}
+: > "$place/status"
+echo "deb ${mirror:-http://deb.debian.org/debian} sid main" > "$place/sources.list"
+cat > "$place/apt.conf" <<CONF
+Dir::State "$place/state";
+Dir::State::status "$place/status";
+Dir::Cache "$place/cache";
+Dir::Etc::SourceList "$place/sources.list";
+Dir::Etc::SourceParts "-";
+Dir::Etc::Preferences "-";
+Dir::Etc::PreferencesParts "-";
+APT::Install-Recommends "false";
+APT::Sandbox::User "";
+Acquire::Languages "none";
+CONF
+(
+    export APT_CONFIG=$place/apt.conf
+    apt-get update
+    apt-get install --yes --download-only golang-go "golang-k8s-$server-dev" etcd-server
+    for package in "$place"/cache/archives/{golang,etcd-server}*.deb; do
+        dpkg-deb --extract "$package" "$place/root"
+    done
+) > "$log" 2>&1
+
+# As it is, this server publishes no schemas of custom resources (OpenAPI v3), which every cluster does: the part
+# that writes them waits for a setting of OpenAPI v2, given here.
+sed -i 's/^\tserverConfig\.OpenAPIV3Config = genericapiserver\.DefaultOpenAPIV3Config\(.*\)$/&\n\tserverConfig.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig\1/' \
+    "$place/root/usr/share/gocode/src/k8s.io/$server/pkg/cmd/server/options/options.go"
+
+# Go is linked statically, so it runs here; without its optimizations it is ready sooner.
+(
+    export GOROOT=$(echo "$place"/root/usr/lib/go-*) GOPATH=$place/root/usr/share/gocode GO111MODULE=off
+    export CGO_ENABLED=0 GOTOOLCHAIN=local GOTELEMETRY=off HOME=$place/home GOCACHE=$place/go-cache
+    "$GOROOT/bin/go" build -gcflags='all=-N -l' -ldflags='-s -w' -o "$place/$server" "k8s.io/$server"
+    "$place/root/usr/bin/etcd" --version
+) >> "$log" 2>&1
 
 mkdir -p "$target"
-for program in build/apiextensions-apiserver usr/bin/etcd; do
+for program in "$place/$server" "$place/root/usr/bin/etcd"; do
     name=$(basename "$program")
-    cp "$sid/$program" "$target/$name.partial"
+    cp "$program" "$target/$name.partial"
     mv "$target/$name.partial" "$target/$name"
 done
-chroot "$sid" dpkg-query -W golang-k8s-apiextensions-apiserver-dev etcd-server golang-go > "$target/versions"
-cat "$target/versions"
+for package in "$place"/cache/archives/{golang-k8s-"$server"-dev,golang-1,etcd-server}*.deb; do
+    basename "$package" .deb
+done | tee "$target/versions"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from crd_schemas import schema_of
-from half_real_cluster import KINDS, cluster_of
+from half_real_cluster import KINDS, ONLY_SMALL, cluster_of
 from kubernetes import client
 from small_store import Store
 from small_trainer import (
@@ -462,6 +462,7 @@ def test_whichever_call_fails_the_model_comes_back_and_nothing_stays(
 
 
 @pytest.mark.integration
+@ONLY_SMALL
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whichever_fault_meets_whichever_call_the_model_comes_back(
     step: Step, store: Store, tmp_path: Path, fault: str | int
