@@ -26,7 +26,7 @@ KINDS = ("small",) if absent() else ("small", _REAL)
 real server."""
 
 ONLY_SMALL = pytest.mark.parametrize("running", ["small"], indirect=True)
-"""For a test that lets every fault meet every call: it takes minutes, and the faults are the small cluster's own.
+"""For a test that lets every fault meet every call: it takes minutes, and the faults are the small cluster's.
 `running` is the fixture."""
 
 

@@ -83,9 +83,7 @@ def test_image_nodes_and_tolerations_are_those_of_the_steps_pod(pod: OwnPod) -> 
     assert (owner["kind"], owner["name"]) == ("Pod", STEP_POD)
 
 
-def test_a_pull_secret_that_the_pod_names_twice_is_named_once(
-    trainer: SmallTrainer, pod: OwnPod, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pull_secret_that_the_pod_names_twice_is_named_once(trainer: SmallTrainer, pod: OwnPod) -> None:
     """A pod may, but an entry of a TrainJob's list must be the only one of its name."""
     named = [{"name": "registry"}, {"name": "mirror"}, {"name": "registry"}]
     trainer.cluster.change("pods", STEP_POD, lambda found: found["spec"].update(imagePullSecrets=named))
