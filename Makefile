@@ -13,7 +13,7 @@ UV_VERSION := 0.13.9
 # The real data. This is the address that the DeepLoc authors publish; it has not been verified here.
 DEEPLOC_FASTA ?= https://services.healthtech.dtu.dk/services/DeepLoc-1.0/deeploc_data.fasta
 
-.PHONY: help demo test check deeploc integration faults compile images bench lock clean
+.PHONY: help demo test check deeploc integration api-server faults compile images bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ integration: $(READY) ## the real servers, faults and endings (minutes)
 
 $(CHECKOV)/.ready: requirements/checkov.txt requirements/pip.txt requirements/set-up-checkov.sh
 	@requirements/set-up-checkov.sh $(CHECKOV)
+
+api-server: ## build a real API server for custom resources, for `make integration` (once; minutes, 3 GB)
+	@tests/integration/api_server_build.sh
 
 FAULTS_KILLS ?= 300
 FAULTS_SEED ?=

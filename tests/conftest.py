@@ -1,12 +1,18 @@
 """What every test gets: a clean environment, few threads, and no way to reach a network by accident."""
 
+from __future__ import annotations
+
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from small_store import Store, serving
+
+if TYPE_CHECKING:
+    from api_server import ApiServer
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -65,6 +71,15 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         monkeypatch.setenv("S3_ACCESS_KEY", "access")
         monkeypatch.setenv("S3_SECRET_KEY", "secret")
         yield running
+
+
+@pytest.fixture(scope="session")
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """A real Kubernetes API server for custom resources; the test is not run where its programs are not."""
+    from api_server import running
+
+    with running(tmp_path_factory.mktemp("api-server")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from crd_schemas import schema_of
 from small_cluster import SmallCluster, serving
 from small_trainer import JOBS, RUN, STEP_POD, SmallTrainer, connected, runtime, step_pod
 
+from prottune.cluster.objects import TRAIN_JOBS
 from prottune.cluster.own_pod import OwnPod, own_pod
 from prottune.errors import ConfigError
 from prottune.training.order import ORDER_VARIABLE, Order
@@ -81,6 +82,19 @@ def test_image_nodes_and_tolerations_are_those_of_the_steps_pod(pod: OwnPod) -> 
     }
     (owner,) = made["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"]) == ("Pod", STEP_POD)
+
+
+def test_a_pull_secret_that_the_pod_names_twice_is_named_once(trainer: SmallTrainer, pod: OwnPod) -> None:
+    """A pod may, but an entry of a TrainJob's list must be the only one of its name."""
+    named = [{"name": "registry"}, {"name": "mirror"}, {"name": "registry"}]
+    trainer.cluster.change("pods", STEP_POD, lambda found: found["spec"].update(imagePullSecrets=named))
+    cluster = connected(trainer)
+    trainer.cluster.schemas = {JOBS: schema_of(JOBS)}
+    cluster.settle(TRAIN_JOBS, "prottune-run-1", lambda there: job(own_pod(cluster)))
+    (patch,) = trainer.jobs[0]["spec"]["runtimePatches"]
+    (replicated,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    spec = replicated["template"]["spec"]["template"]["spec"]
+    assert spec["imagePullSecrets"] == [{"name": "registry"}, {"name": "mirror"}]
 
 
 def test_secrets_go_over_by_reference_and_no_value_that_may_be_one(pod: OwnPod) -> None:

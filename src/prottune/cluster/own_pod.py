@@ -64,7 +64,7 @@ def own_pod(cluster: Cluster) -> OwnPod:
             for entry in spec.get("tolerations") or []
             if not entry.get("key", "").startswith(_OWN_TO_EVERY_POD)
         ),
-        pull_secrets=tuple(spec.get("imagePullSecrets") or []),
+        pull_secrets=tuple({each["name"]: each for each in spec.get("imagePullSecrets") or []}.values()),
         environment=_environment(container.get("env") or []),
     )
 
