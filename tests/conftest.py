@@ -1,12 +1,18 @@
 """What every test gets: a clean environment, few threads, and no way to reach a network by accident."""
 
+from __future__ import annotations
+
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from small_store import Store, serving
+
+if TYPE_CHECKING:
+    from api_server import ApiServer
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -22,11 +28,22 @@ _ADDRESSES = (
     "S3_SECRET_KEY",
     "S3_SECURE",
     "S3_REGION",
+    "S3_SESSION_TOKEN",
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_ROLE_ARN",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CA_BUNDLE",
+    "SSL_CERT_FILE",
     "PROTTUNE_PIPELINE_RUN",
     "PROTTUNE_FAILURE_FILE",
     "PROTTUNE_UNSENT",
+    "PROTTUNE_REGISTRY",
     "KUBECONFIG",
     "KUBERNETES_SERVICE_HOST",
 )
@@ -54,6 +71,15 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         monkeypatch.setenv("S3_ACCESS_KEY", "access")
         monkeypatch.setenv("S3_SECRET_KEY", "secret")
         yield running
+
+
+@pytest.fixture(scope="session")
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """A real Kubernetes API server for custom resources; the test is not run where its programs are not."""
+    from api_server import running
+
+    with running(tmp_path_factory.mktemp("api-server")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

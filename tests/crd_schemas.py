@@ -7,6 +7,8 @@ part of it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ import jsonschema_rs
 import pytest
 import yaml
 
+Object = dict[str, Any]
+_OF_EVERY_KIND = ("apiVersion", "kind", "metadata")
 FILES = {
     "inferenceservices.serving.kserve.io": "serving.kserve.io_inferenceservices.yaml",
     "servingruntimes.serving.kserve.io": "serving.kserve.io_servingruntimes.yaml",
@@ -30,7 +34,10 @@ class Schema:
         (version,) = [entry for entry in definition["spec"]["versions"] if entry["storage"]]
         self.version = f"{definition['spec']['group']}/{version['name']}"
         self.kind = definition["spec"]["names"]["kind"]
-        self._validator = jsonschema_rs.validator_for(strict(version["schema"]["openAPIV3Schema"]))
+        self.has_status = "status" in (version.get("subresources") or {})
+        """Whether status is written by a path of its own, and by no other."""
+        self._schema = version["schema"]["openAPIV3Schema"]
+        self._validator = jsonschema_rs.validator_for(strict(self._schema))
 
     def errors(self, content: dict[str, Any]) -> list[str]:
         """What is wrong, one line each: where, and what was expected."""
@@ -42,16 +49,98 @@ class Schema:
             found.append(f"apiVersion and kind: expected {self.version} {self.kind}")
         return sorted(found)
 
-    def check(self, content: dict[str, Any], refusal: type[Exception]) -> None:
-        """Refuse as the API server does: 400 for a field it does not know, 422 for a wrong value."""
-        if lines := self.errors(content):
-            unknown = any("unexpected" in line for line in lines)
-            reason = "BadRequest" if unknown else "Invalid"
-            raise refusal(400 if unknown else 422, reason, "; ".join(lines)[:1000])
+    def admitted(
+        self, sent: Object, before: Object | None, refusal: type[Exception], *, strictly: bool
+    ) -> Object:
+        """What the API server keeps of an object that is sent: without unknown fields, with defaults.
+
+        Refuses 400 for an unknown field if that is asked for (`strictly`); 422 for another kind, for a wrong
+        value, for two entries of a list with one key, and for what must stay as it was before.
+        """
+        content, dropped = deepcopy(sent), []
+        for name, inner in self._schema["properties"].items():
+            if name not in _OF_EVERY_KIND and name in content:
+                dropped += _prune(inner, content[name], name)
+        dropped += [_take(content, name) for name in set(content) - set(self._schema["properties"])]
+        if dropped and strictly:
+            told = ", ".join(f'unknown field "{path}"' for path in sorted(dropped))
+            what = f'{self.kind} in version "{self.version.partition("/")[2]}"'
+            message = f"{what} cannot be handled as a {self.kind}: strict decoding error: {told}"
+            raise refusal(400, "BadRequest", message)
+        _fill_in(self._schema, content)
+        wrong = self.errors(content) + list(_wrong(self._schema, content, before, ""))
+        if wrong:
+            raise refusal(422, "Invalid", f"{self.kind} is invalid: {', '.join(wrong)}"[:1000])
+        return content
+
+
+def _take(content: Object, name: str) -> str:
+    del content[name]
+    return name
+
+
+def _prune(schema: Object, content: Any, path: str) -> list[str]:
+    """Take out what a schema does not know; returns where that was."""
+    dropped = []
+    if isinstance(content, list):
+        for index, entry in enumerate(content):
+            dropped += _prune(schema.get("items", {}), entry, f"{path}[{index}]")
+    if isinstance(content, dict):
+        known, others = schema.get("properties", {}), schema.get("additionalProperties")
+        for name in list(content):
+            if name in known or isinstance(others, dict):
+                dropped += _prune(known.get(name, others), content[name], f"{path}.{name}")
+            elif not others and not schema.get("x-kubernetes-preserve-unknown-fields"):
+                del content[name]
+                dropped.append(f"{path}.{name}")
+    return dropped
+
+
+def _fill_in(schema: Object, content: Any) -> None:
+    """Put defaults where nothing is said."""
+    if isinstance(content, list):
+        for entry in content:
+            _fill_in(schema.get("items", {}), entry)
+    if isinstance(content, dict):
+        others = schema.get("additionalProperties")
+        for name, inner in schema.get("properties", {}).items():
+            if name not in content and "default" in inner:
+                content[name] = deepcopy(inner["default"])
+        for name, value in content.items():
+            _fill_in(
+                schema.get("properties", {}).get(name) or (others if isinstance(others, dict) else {}), value
+            )
+
+
+def _wrong(schema: Object, content: Any, before: Any, path: str) -> Iterator[str]:
+    """Values that no type tells to be wrong: a key twice in a list, a change of what may not be changed.
+
+    Of the rules in CEL only that one is known here.
+    """
+    rules = [rule["rule"] for rule in schema.get("x-kubernetes-validations", [])]
+    if before is not None and content != before and "self == oldSelf" in rules:
+        yield f"{path}: Invalid value: field is immutable"
+    if isinstance(content, list):
+        names = schema.get("x-kubernetes-list-map-keys")
+        keys = [tuple(entry.get(name) for name in names) for entry in content] if names else []
+        if len(set(keys)) < len(keys):
+            yield f"{path}: Duplicate value"
+        for index, entry in enumerate(content):
+            yield from _wrong(schema.get("items", {}), entry, None, f"{path}[{index}]")
+    if isinstance(content, dict):
+        old = before if isinstance(before, dict) else {}
+        for name, inner in schema.get("properties", {}).items():
+            if name in content:
+                yield from _wrong(inner, content[name], old.get(name), f"{path}.{name}")
 
 
 def schema_of(resource: str) -> Schema:
     """The strict schema of a custom resource; the test is skipped where the files are not."""
+    return _schema(folder_of_schemas() / FILES[resource])
+
+
+def definition_of(resource: str) -> dict[str, Any]:
+    """The definition of a custom resource, as it is applied to a cluster."""
     return _read(folder_of_schemas() / FILES[resource])
 
 
@@ -65,8 +154,13 @@ def folder_of_schemas() -> Path:
 
 
 @cache
-def _read(path: Path) -> Schema:
-    return Schema(yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader))
+def _schema(path: Path) -> Schema:
+    return Schema(_read(path))
+
+
+@cache
+def _read(path: Path) -> Any:
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
 
 
 def strict(node: Any) -> Any:

@@ -29,6 +29,10 @@ Key = tuple[str, str, str]
 """Resource (plural, with its group: `leases.coordination.k8s.io`, or `pods`), namespace, name."""
 
 
+_FIXED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
+"""Metadata that nobody can change by sending something else."""
+
+
 @dataclass
 class SmallCluster:
     """What the API server knows; all of it may be read and set by a test while it serves."""
@@ -117,6 +121,21 @@ class SmallCluster:
             key = (resource, namespace, name)
             self._record("DELETED", key, self.objects.pop(key))
 
+    def clear(self) -> None:
+        """Forget all objects, calls, and what was to go wrong; address, schemas and controller stay."""
+        fresh = SmallCluster()
+        for name in ("objects", "logs", "faults", "calls", "denied", "admit", "down"):
+            setattr(self, name, getattr(fresh, name))
+
+    def snapshot(self) -> Any:
+        """All objects, for `restore`."""
+        return deepcopy(self.objects)
+
+    def restore(self, taken: Any) -> None:
+        """Leave the objects of a snapshot and nothing else."""
+        self.clear()
+        self.objects = deepcopy(taken)
+
     def expire(self) -> None:
         """Forget the past: a watch from an older resourceVersion is answered 410."""
         with self.lock:
@@ -130,13 +149,23 @@ class SmallCluster:
         if "generateName" in metadata and not metadata.get("name"):
             self._numbers["name"] += 1
             metadata["name"] = f"{metadata['generateName']}{self._numbers['name']:05d}"
+        if not metadata.get("name"):
+            raise Refused(422, "Invalid", "metadata.name: Required value: name or generateName is required")
+        if metadata.get("namespace", call.namespace) != call.namespace:
+            message = "the namespace of the provided object does not match the namespace sent on the request"
+            raise Refused(400, "BadRequest", message)
         key = (call.resource, call.namespace, metadata["name"])
-        if key in self.objects:
-            raise Refused(409, "AlreadyExists", f'{call.resource} "{key[2]}" already exists')
-        sent.pop("status", None)
+        if self._has_status(call.resource):
+            sent.pop("status", None)
         return self._write(call, key, sent)
 
+    def _has_status(self, resource: str) -> bool:
+        """Whether status has a path of its own; so it is with what nothing is known of."""
+        return resource not in self.schemas or self.schemas[resource].has_status
+
     def update(self, call: Call, sent: Object, *, status_only: bool = False) -> Object:
+        if status_only and not self._has_status(call.resource):
+            raise Refused(404, "NotFound", "the server could not find the requested resource")
         found, sent_metadata = self.find(call), sent.get("metadata", {})
         version = sent_metadata.get("resourceVersion")
         if version is None and call.resource in self.schemas:
@@ -161,7 +190,8 @@ class SmallCluster:
                 message = f"Precondition failed: {name} is {found['metadata'][name]}, not {wanted}"
                 raise Refused(409, "Conflict", message)
         if found["metadata"].get("finalizers"):
-            found["metadata"].setdefault("deletionTimestamp", now())
+            if "deletionTimestamp" not in found["metadata"]:
+                found["metadata"] |= {"deletionTimestamp": now(), "deletionGracePeriodSeconds": 0}
             return self._store((call.resource, call.namespace, call.name), found)
         self.remove(call.resource, call.name, call.namespace)
         self.after_write(call, found)
@@ -199,9 +229,11 @@ class SmallCluster:
     def _write(self, call: Call, key: Key, sent: Object, *, keep_status: bool = True) -> Object:
         sent = deepcopy(sent)
         self.admit(call, sent)
-        if key[0] in self.schemas:
-            self.schemas[key[0]].check(sent, Refused)
         before = self.objects.get(key)
+        if key[0] in self.schemas:
+            sent = self.schemas[key[0]].admitted(sent, before, Refused, strictly=call.strict)
+        if before is not None and call.verb == "create":
+            raise Refused(409, "AlreadyExists", f'{call.resource} "{key[2]}" already exists')
         written = self._store(key, sent, keep_status=keep_status)
         if self.objects.get(key) != before:
             self.after_write(call, written)
@@ -211,16 +243,17 @@ class SmallCluster:
         """Keep an object under a new resourceVersion; one that is as it was keeps the old."""
         before = self.objects.get(key)
         old = before["metadata"] if before else {}
-        fixed = {name: old[name] for name in ("uid", "creationTimestamp", "deletionTimestamp") if name in old}
+        fixed = {name: old[name] for name in _FIXED if name in old}
         first = {"namespace": key[1], "uid": f"uid-{self._numbers['uid']}", "creationTimestamp": now()}
         self._numbers["uid"] += before is None
         metadata = first | content["metadata"] | fixed
         if before and keep_status and "status" in before:
             content["status"] = before["status"]
-        same_spec = before is not None and before.get("spec") == content.get("spec")
-        metadata["generation"] = old["generation"] if same_spec else old.get("generation", 0) + 1
+        is_same = before is not None and self._wish(key, before) == self._wish(key, content)
+        is_same = is_same and ("deletionTimestamp" in old) == ("deletionTimestamp" in metadata)
+        metadata["generation"] = old["generation"] if is_same else old.get("generation", 0) + 1
         metadata["resourceVersion"] = old.get("resourceVersion", "0")
-        content["metadata"] = metadata
+        content["metadata"] = {name: value for name, value in metadata.items() if value not in ({}, [])}
         if content == before:
             return deepcopy(content)
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
@@ -229,6 +262,11 @@ class SmallCluster:
         self.objects[key] = content
         self._record("MODIFIED" if before else "ADDED", key, content)
         return deepcopy(content)
+
+    def _wish(self, key: Key, content: Object) -> Object:
+        """What the generation counts the changes of."""
+        others = ("apiVersion", "kind", "metadata", *(["status"] if self._has_status(key[0]) else []))
+        return {name: value for name, value in content.items() if name not in others}
 
     def _record(self, change: str, key: Key, content: Object) -> None:
         self._numbers["version"] += 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -34,6 +35,8 @@ class Call:
     """With its group and subresource: `pods/log`, `leases.coordination.k8s.io`."""
     namespace: str
     name: str
+    strict: bool = False
+    """Whether a field that nobody knows is refused (fieldValidation=Strict); otherwise it is dropped."""
 
     @property
     def writes(self) -> bool:
@@ -41,7 +44,7 @@ class Call:
         return self.verb in ("create", "update", "patch", "delete") and not reviews
 
 
-def call_of(method: str, path: str, *, watch: bool) -> Call:
+def call_of(method: str, path: str, query: Mapping[str, str]) -> Call:
     """What a request asks for: /api/v1/... or /apis/GROUP/VERSION/..., with or without a namespace."""
     parts = [unquote(part) for part in path.strip("/").split("/")]
     group, rest = ("", parts[2:]) if parts[0] == "api" else (parts[1], parts[3:])
@@ -50,8 +53,12 @@ def call_of(method: str, path: str, *, watch: bool) -> Call:
         namespace, rest = rest[1], rest[2:]
     plural, name, sub = (*rest, "", "")[:3]
     resource = ".".join(part for part in (plural, group) if part) + (f"/{sub}" if sub else "")
-    verb = VERBS.get(method) or ("watch" if watch else "get" if name else "list")
-    return Call(verb, resource, namespace, name)
+    verb = VERBS.get(method) or ("watch" if is_watch(query) else "get" if name else "list")
+    return Call(verb, resource, namespace, name, strict=query.get("fieldValidation") == "Strict")
+
+
+def is_watch(query: Mapping[str, str]) -> bool:
+    return query.get("watch", "").lower() == "true"
 
 
 def is_of_objects(path: str) -> bool:
@@ -78,13 +85,15 @@ def handler_of(cluster: SmallCluster) -> type[BaseHTTPRequestHandler]:
                 else:
                     self.reply(200, cluster.pages[address.path])
                 return
+            if address.path.startswith("/openapi/v3/"):  # what is not published is no error there
+                self.reply(200, "")
+                return
             if not is_of_objects(address.path):
                 self.reply(
                     404, status_of(404, "NotFound", "the server could not find the requested resource")
                 )
                 return
-            watch = query.get("watch", "").lower() == "true"
-            call = call_of(self.command, address.path, watch=watch)
+            call = call_of(self.command, address.path, query)
             with cluster.lock:
                 cluster.calls.append(call)
                 fault = "cut" if cluster.down else cluster.faults.get(len(cluster.calls))
@@ -95,7 +104,7 @@ def handler_of(cluster: SmallCluster) -> type[BaseHTTPRequestHandler]:
                 return
             try:
                 refuse_if_told(cluster, call, fault)
-                if watch:
+                if is_watch(query):
                     self.stream_events(call, query)
                     return
                 with cluster.lock:
@@ -118,10 +127,11 @@ def handler_of(cluster: SmallCluster) -> type[BaseHTTPRequestHandler]:
             if call.resource == "pods/log":
                 return 200, log_of(cluster, call, query)
             if status_only:
-                call = type(call)(call.verb, call.resource.removesuffix("/status"), call.namespace, call.name)
+                call = replace(call, resource=call.resource.removesuffix("/status"))
             if call.verb in ("create", "update", "patch", "delete"):
                 only = {"status_only": status_only} if call.verb in ("update", "patch") else {}
-                return 200, getattr(cluster, call.verb)(call, body, **only)
+                done = 201 if call.verb == "create" else 200
+                return done, getattr(cluster, call.verb)(call, body, **only)
             if call.verb == "get":
                 found = cluster.find(call)
                 only_metadata = "as=PartialObjectMetadata" in self.headers.get("Accept", "")

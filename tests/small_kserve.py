@@ -69,17 +69,18 @@ class SmallKServe:
 
     def empty(self) -> None:
         """A cluster in which nothing was ever deployed."""
-        fresh = SmallCluster()
-        for name in ("objects", "logs", "schemas", "faults", "calls", "denied", "admit", "down"):
-            setattr(self.cluster, name, getattr(fresh, name))
+        self.cluster.clear()
+        self.cluster.schemas = {}
         self.fate, self.delay, self.serving, self.served, self.mode = {}, 0, "", [], "Standard"
 
     def snapshot(self) -> tuple[Any, ...]:
-        return deepcopy((self.cluster.objects, self.fate, self.serving, self.served))
+        return self.cluster.snapshot(), deepcopy((self.fate, self.serving, self.served))
 
     def restore(self, taken: tuple[Any, ...]) -> None:
+        objects, own = taken
         self.empty()
-        self.cluster.objects, self.fate, self.serving, self.served = deepcopy(taken)
+        self.cluster.restore(objects)
+        self.fate, self.serving, self.served = deepcopy(own)
 
     def now(self) -> float:
         return self.seconds

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kubernetes import client
-from small_cluster import Call, Object, SmallCluster
+from small_cluster import Call, Object, SmallCluster, now
 
 from prottune.artifacts import new_folder, read_manifest
 from prottune.cluster.connection import Cluster
@@ -69,9 +69,11 @@ def runtime() -> Object:
 def step_pod() -> Object:
     """The pod of a training step, as Kubeflow Pipelines starts it."""
     secret = {"secretKeyRef": {"name": "prottune-s3", "key": "AWS_ACCESS_KEY_ID", "optional": True}}
+    bundle = {"configMapKeyRef": {"name": "prottune", "key": "AWS_CA_BUNDLE", "optional": True}}
     field_ref = {"fieldRef": {"fieldPath": "metadata.labels['pipeline/runid']"}}
     env = [
         {"name": "AWS_ACCESS_KEY_ID", "valueFrom": secret},
+        {"name": "AWS_CA_BUNDLE", "valueFrom": bundle},
         {"name": "PROTTUNE_PIPELINE_RUN", "valueFrom": field_ref},
     ]
     main = {"name": "main", "image": "registry/prottune-torch:7", "env": env}
@@ -95,9 +97,7 @@ class SmallTrainer:
 
     def begin(self) -> None:
         """A cluster with the runtime and the step's pod, in which nothing was ever trained."""
-        fresh = SmallCluster()
-        for name in ("objects", "logs", "faults", "calls", "denied", "admit", "down"):
-            setattr(self.cluster, name, getattr(fresh, name))
+        self.cluster.clear()
         self.cluster.put(RUNTIMES, runtime())
         self.cluster.put("pods", step_pod())
         self.seconds, self.script, self.at_create = 0.0, [], lambda trainer: None
@@ -127,6 +127,10 @@ class SmallTrainer:
         return self.cluster.get(JOBS, NAME)
 
     @property
+    def jobs(self) -> list[Object]:
+        return [self.cluster.get(JOBS, name) for name in self.cluster.named(JOBS)]
+
+    @property
     def order(self) -> Order:
         (text,) = [e["value"] for e in self.job["spec"]["trainer"]["env"] if e["name"] == ORDER_VARIABLE]
         return Order.parse(text)
@@ -147,11 +151,11 @@ class SmallTrainer:
         key = (f"{NAME}-node-0-{index}-{life}", "node")
         self.cluster.logs[key] = self.cluster.logs.get(key, "") + "".join(f"{line}\n" for line in lines)
 
-    def end(self, how: str, reason: str = "", message: str = "") -> None:
-        condition = {"type": how, "status": "True", "reason": reason, "message": message}
-        suspended = {"type": "Suspended", "status": "False", "reason": "Resumed", "message": ""}
-        status = {"conditions": [suspended, condition]}
-        self.cluster.change(JOBS, NAME, lambda found: found.update(status=status))
+    def end(self, how: str, reason: str = "JobsCompleted", message: str = "") -> None:
+        suspended = {"status": "False", "reason": "Resumed", "message": ""}
+        conditions = {"Suspended": suspended, how: {"status": "True", "reason": reason, "message": message}}
+        told = [{"type": name, "lastTransitionTime": now()} | words for name, words in conditions.items()]
+        self.cluster.change(JOBS, NAME, lambda found: found.update(status={"conditions": told}))
 
     def deliver(self, folder: Path) -> None:
         """Rank 0 has trained."""
@@ -211,7 +215,9 @@ class RealPods:
         """
         asked = self.trainer.job["spec"]["trainer"]
         given = {
-            e["name"]: e["value"] if "value" in e else self.secrets.get(e["valueFrom"]["secretKeyRef"]["key"])
+            e["name"]: e["value"]
+            if "value" in e
+            else self.secrets.get(next(iter(e["valueFrom"].values()))["key"])
             for e in asked["env"]
         }
         with socket.socket() as probe:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crd_schemas import Schema
 from kubernetes import client
 from small_cluster import SmallCluster, serving
 
@@ -123,6 +124,23 @@ def test_an_object_that_the_server_refuses_is_the_callers_fault(
         server.faults = {len(server.calls) + 2: status}
         with pytest.raises(ConfigError, match=rf"POST .*/leases: {status} call .* fails on purpose"):
             cluster.settle(LEASES, "x", lambda there: lease())
+
+
+def test_a_field_that_the_server_does_not_know_is_refused_and_not_dropped(
+    server: SmallCluster, cluster: Cluster
+) -> None:
+    fields = {"properties": {"model": {"type": "string"}}}
+    known = {"apiVersion": {}, "kind": {}, "metadata": {}, "spec": fields}
+    version = {"name": "v1beta1", "storage": True, "schema": {"openAPIV3Schema": {"properties": known}}}
+    names = {"kind": INFERENCE_SERVICES.kind}
+    definition = {"group": INFERENCE_SERVICES.group, "names": names, "versions": [version]}
+    server.schemas = {"inferenceservices.serving.kserve.io": Schema({"spec": definition})}
+    first: dict[str, Any] = {"apiVersion": INFERENCE_SERVICES.api_version, "kind": INFERENCE_SERVICES.kind}
+    first |= {"metadata": {"name": "x"}, "spec": {"model": "a"}}
+    cluster.settle(INFERENCE_SERVICES, "x", lambda there: first)
+    with pytest.raises(ConfigError, match=r'400 .*strict decoding error: unknown field "spec\.canary"'):
+        cluster.settle(INFERENCE_SERVICES, "x", lambda there: there and there | {"spec": {"canary": []}})
+    assert server.get("inferenceservices.serving.kserve.io", "x")["spec"] == {"model": "a"}
 
 
 def test_the_namespace_is_the_one_named_or_the_kubeconfigs(

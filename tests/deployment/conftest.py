@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from small_cluster import SmallCluster, serving
+from half_real_cluster import KINDS, cluster_of
 from small_endpoint import GOLDEN
 from small_kserve import SmallKServe, controlled
 from small_store import Store
@@ -38,9 +38,9 @@ def models(store: Store, folder: Path) -> str:
     return "s3://models"
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[SmallKServe]:
-    with serving(SmallCluster()) as cluster, controlled(cluster) as kserve:
+@pytest.fixture(scope="module", params=KINDS)
+def running(request: pytest.FixtureRequest) -> Iterator[SmallKServe]:
+    with cluster_of(request) as cluster, controlled(cluster) as kserve:
         yield kserve
 
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 from crd_schemas import schema_of
+from kubernetes import client
 from small_cluster import Call, Refused
 from small_kserve import CLUSTER_CONFIG as CONFIG
 from small_kserve import LEASES, NAME, RIGHTS, SERVICES, SmallKServe, connected, deployed, free, spec_of
 
 from prottune.artifacts import read_manifest
+from prottune.cluster.objects import annotations_of
 from prottune.deployment.kserve import KServeDeployment
 from prottune.deployment.revision import Revision
 from prottune.deployment.stage import deploy
@@ -248,17 +250,40 @@ def test_who_was_quicker_between_reading_and_writing_is_left_alone(kserve: Small
     assert spec_of(kserve)["predictor"]["model"]["storageUri"] == "s3://models/other"
 
 
+def test_what_others_write_between_reading_and_writing_stays(kserve: SmallKServe, folder: Path) -> None:
+    deployed(kserve, folder, "1")
+    labels = {"cost": "7"}
+
+    class Late(client.ApiClient):
+        """Sends each change of the endpoint a little later than somebody else."""
+
+        def call_api(self, path: str, method: str, *args: Any, **kwargs: Any) -> Any:
+            if (method, path.rpartition("/")[2]) == ("PUT", NAME) and "labels" not in labelled():
+                kserve.cluster.change(SERVICES, NAME, lambda found: found["metadata"].update(labels=labels))
+            return super().call_api(path, method, *args, **kwargs)
+
+    def labelled() -> Any:
+        return kserve.cluster.get(SERVICES, NAME)["metadata"]
+
+    deployed(kserve, folder, "2", cluster=connected(kserve, Late))
+    assert labelled()["labels"] == labels
+    assert labelled()["annotations"]["prottune.dev/model-version"] == "2"
+    changes = [call.verb for call in kserve.cluster.writes if call.resource == SERVICES]
+    assert changes == ["create", "update", "update"], "a conflict, and once more from reading"
+
+
 def test_a_service_that_prottune_did_not_make_is_what_to_go_back_to(
     kserve: SmallKServe, folder: Path
 ) -> None:
-    foreign = {"predictor": {"model": {"storageUri": "s3://models/other"}}}
-    kserve.cluster.put(SERVICES, {"metadata": {"name": NAME}, "spec": foreign})
+    model = {"storageUri": "s3://models/other", "ports": [{"containerPort": 8080}]}  # TCP, the server adds
+    kserve.cluster.put(SERVICES, {"metadata": {"name": NAME}, "spec": {"predictor": {"model": model}}})
+    before = spec_of(kserve)
     kserve.fate = {"2": "wrong"}
     words = "a revision that prottune did not make is back and ready; its answers were not looked at"
     with pytest.raises(DeploymentError, match=words):
         deployed(kserve, folder, "2")
-    assert spec_of(kserve) == foreign
-    assert kserve.cluster.get(SERVICES, NAME)["metadata"]["annotations"] == {}
+    assert spec_of(kserve) == before
+    assert annotations_of(kserve.cluster.get(SERVICES, NAME)) == {}
 
 
 def test_a_service_in_another_mode_is_refused_before_anything_is_changed(

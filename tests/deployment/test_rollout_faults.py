@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from half_real_cluster import ONLY_SMALL
 from kubernetes import client
 from small_cluster import Call
 from small_kserve import CLUSTER_CONFIG as CONFIG
@@ -106,6 +107,7 @@ def test_whichever_call_fails_the_end_is_right(
 
 
 @pytest.mark.integration
+@ONLY_SMALL
 @pytest.mark.parametrize("bad", [False, True], ids=["good", "bad"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whichever_fault_meets_whichever_call_the_end_is_right(

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from crd_schemas import schema_of
+from half_real_cluster import KINDS, ONLY_SMALL, cluster_of
 from kubernetes import client
-from small_cluster import SmallCluster, serving
 from small_store import Store
 from small_trainer import (
     JOBS,
@@ -52,9 +52,9 @@ CONFIG = TrainConfig(base_model="tiny", num_nodes=2, num_processes=1)
 PLACE = f"s3://bucket/{RUN}"
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[SmallTrainer]:
-    with serving(SmallCluster()) as cluster:
+@pytest.fixture(scope="module", params=KINDS)
+def running(request: pytest.FixtureRequest) -> Iterator[SmallTrainer]:
+    with cluster_of(request) as cluster:
         trainer = SmallTrainer(cluster)
         cluster.after_write = trainer.reconcile
         yield trainer
@@ -462,6 +462,7 @@ def test_whichever_call_fails_the_model_comes_back_and_nothing_stays(
 
 
 @pytest.mark.integration
+@ONLY_SMALL
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whichever_fault_meets_whichever_call_the_model_comes_back(
     step: Step, store: Store, tmp_path: Path, fault: str | int
@@ -498,7 +499,7 @@ def die_at(step: Step, store: Store, tmp_path: Path, num_calls: int) -> None:
     step.model = tmp_path / f"model-of-the-dead-{num_calls}"
     with pytest.raises(Killed):
         step.run(cluster=mortal(trainer, num_calls))
-    if "Complete" not in json.dumps(trainer.cluster.objects.get((JOBS, "lab", NAME), {})):
+    if "Complete" not in json.dumps(trainer.jobs):
         trainer.script = good_course(tmp_path / f"made-again-{num_calls}")
     step.model = tmp_path / f"model-{num_calls}"
     step.run()

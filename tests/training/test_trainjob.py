@@ -12,6 +12,7 @@ from crd_schemas import schema_of
 from small_cluster import SmallCluster, serving
 from small_trainer import JOBS, RUN, STEP_POD, SmallTrainer, connected, runtime, step_pod
 
+from prottune.cluster.objects import TRAIN_JOBS
 from prottune.cluster.own_pod import OwnPod, own_pod
 from prottune.errors import ConfigError
 from prottune.training.order import ORDER_VARIABLE, Order
@@ -39,6 +40,7 @@ def pod(trainer: SmallTrainer, monkeypatch: pytest.MonkeyPatch) -> OwnPod:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:password@mlflow")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "prottune")
     monkeypatch.setenv("PROTTUNE_FAILURE_FILE", "/tmp/of-this-step")
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/tmp/of-this-pod")
     return own_pod(connected(trainer))
 
 
@@ -82,6 +84,19 @@ def test_image_nodes_and_tolerations_are_those_of_the_steps_pod(pod: OwnPod) -> 
     assert (owner["kind"], owner["name"]) == ("Pod", STEP_POD)
 
 
+def test_a_pull_secret_that_the_pod_names_twice_is_named_once(trainer: SmallTrainer, pod: OwnPod) -> None:
+    """A pod may, but an entry of a TrainJob's list must be the only one of its name."""
+    named = [{"name": "registry"}, {"name": "mirror"}, {"name": "registry"}]
+    trainer.cluster.change("pods", STEP_POD, lambda found: found["spec"].update(imagePullSecrets=named))
+    cluster = connected(trainer)
+    trainer.cluster.schemas = {JOBS: schema_of(JOBS)}
+    cluster.settle(TRAIN_JOBS, "prottune-run-1", lambda there: job(own_pod(cluster)))
+    (patch,) = trainer.jobs[0]["spec"]["runtimePatches"]
+    (replicated,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    spec = replicated["template"]["spec"]["template"]["spec"]
+    assert spec["imagePullSecrets"] == [{"name": "registry"}, {"name": "mirror"}]
+
+
 def test_secrets_go_over_by_reference_and_no_value_that_may_be_one(pod: OwnPod) -> None:
     made = job(pod)
     told = {entry["name"]: entry for entry in made["spec"]["trainer"]["env"]}
@@ -92,6 +107,30 @@ def test_secrets_go_over_by_reference_and_no_value_that_may_be_one(pod: OwnPod) 
     assert {"HF_TOKEN", "MLFLOW_TRACKING_URI", "PROTTUNE_FAILURE_FILE"}.isdisjoint(told)
     assert not {"the-secret-itself", "another-secret", "password"} & set(json.dumps(made).split('"'))
     assert not any(name.startswith("PET_") for name in told), "Trainer refuses those"
+
+
+def test_whom_a_pod_is_taken_for_and_its_files_stay_with_it(
+    trainer: SmallTrainer, pod: OwnPod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "AWS_ROLE_ARN": "arn:aws:iam::1:role/of-the-steps-account",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/secrets/eks.amazonaws.com/serviceaccount/token",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1/credentials",
+        "AWS_ENDPOINT_URL_STS": "https://sts.example",
+    }.items():
+        monkeypatch.setenv(name, value)
+    told = {entry["name"]: entry for entry in job(own_pod(connected(trainer)))["spec"]["trainer"]["env"]}
+    assert told["AWS_ENDPOINT_URL_STS"]["value"] == "https://sts.example"
+    assert [name for name in told if name.startswith("AWS_")] == [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_CA_BUNDLE",
+        "AWS_ENDPOINT_URL_STS",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    ]
+    assert told["AWS_CA_BUNDLE"]["valueFrom"]["configMapKeyRef"]["name"] == "prottune"
+    reference = told["AWS_SESSION_TOKEN"]["valueFrom"]["secretKeyRef"]
+    assert reference == {"name": "prottune-s3", "key": "AWS_SESSION_TOKEN", "optional": True}
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["in a pod", "outside"])

@@ -32,6 +32,10 @@ PATIENCE_SECONDS = 120.0
 _ONLY_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 8.0
+_REFUSE_UNKNOWN_FIELDS = {"fieldValidation": "Strict"}
+"""Without it an API server drops a field that it does not know, and only an HTTP header says so.
+
+Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation"""
 _NO_FINAL_ANSWER = (0, 401, 408, 410, 429)
 """Statuses after which the same question may be answered, beside all from 500 on."""
 
@@ -203,7 +207,7 @@ class Cluster:
 
     def _write(self, method: str, path: str, content: Object | None) -> Object:
         try:
-            written: Object = self._ask(method, path, body=content)
+            written: Object = self._ask(method, path, _REFUSE_UNKNOWN_FIELDS, content)
         except MissingError as error:
             if method == "PUT":  # deleted since it was read
                 raise ConflictError(str(error)) from error

@@ -31,6 +31,8 @@ def schema_of(cluster: Cluster, resource: Resource) -> Object:
         document = cluster.read(f"/openapi/v3/apis/{resource.group}/{resource.version}")
     except MissingError:
         return {}
+    if not document:  # what it does not publish it answers with 200 and nothing
+        return {}
     schemas: dict[str, Object] = document.get("components", {}).get("schemas", {})
     for schema in schemas.values():
         kinds = schema.get("x-kubernetes-group-version-kind", [])
