@@ -16,7 +16,7 @@ from typing import Any
 import docker
 from docker.models.containers import Container
 
-PROGRAMS = ("dockerd", "docker", "mmdebstrap", "setpriv", "umount", "make")
+PROGRAMS = ("dockerd", "docker", "mmdebstrap", "setpriv", "unshare", "umount", "make")
 LABEL = "prottune-test"
 """Every container carries it; what is left over is found by it."""
 BASE = "localhost/prottune-base:bookworm"
@@ -67,7 +67,10 @@ def missing() -> str:
     absent = [name for name in PROGRAMS if shutil.which(name) is None]
     if absent:
         return f"{', '.join(absent)} absent (apt-get install docker.io mmdebstrap)"
-    return "" if os.geteuid() == 0 else "needs root"
+    if os.geteuid() != 0:
+        return "needs root"
+    made = subprocess.run(["unshare", "--mount", "--net", "true"], check=False, capture_output=True)
+    return made.stderr.decode().strip()
 
 
 @contextmanager
@@ -76,15 +79,9 @@ def running(folder: Path) -> Iterator[Daemon]:
     address = f"unix://{folder / _SOCKET}"
     words = ["dockerd", "--data-root", folder / "data", "--exec-root", folder / "exec"]
     words += ["--pidfile", folder / "pid", "--host", address]
-    words += [
-        "--bridge=none",
-        "--iptables=false",
-        "--ip-forward=false",
-    ]  # the machine's network stays as it is
-    words += [
-        "--default-ulimit",
-        "nofile=1024:4096",
-    ]  # a container that asks for more than the machine has dies
+    # The machine's network stays as it is; a container that asks for more files than there are would not start.
+    words += ["--bridge=none", "--iptables=false", "--ip-forward=false"]
+    words += ["--default-ulimit", "nofile=1024:4096"]
     with (folder / _LOG).open("wb") as out:  # setpriv: however the tests end, the daemon does too
         process = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *words], stdout=out, stderr=out)
     try:
