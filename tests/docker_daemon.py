@@ -79,7 +79,7 @@ def running(folder: Path) -> Iterator[Daemon]:
     address = f"unix://{folder / _SOCKET}"
     words = ["dockerd", "--data-root", folder / "data", "--exec-root", folder / "exec"]
     words += ["--pidfile", folder / "pid", "--host", address]
-    # The machine's network stays as it is; a container that asks for more files than there are would not start.
+    # The network here stays as it is; a container that asks for more files than there are would not start.
     words += ["--bridge=none", "--iptables=false", "--ip-forward=false"]
     words += ["--default-ulimit", "nofile=1024:4096"]
     with (folder / _LOG).open("wb") as out:  # setpriv: however the tests end, the daemon does too
