@@ -6,13 +6,14 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CHECKOV := .venv-checkov
 RUNS ?= runs
 UV_VERSION := 0.13.9
 
 # The real data. This is the address that the DeepLoc authors publish; it has not been verified here.
 DEEPLOC_FASTA ?= https://services.healthtech.dtu.dk/services/DeepLoc-1.0/deeploc_data.fasta
 
-.PHONY: help demo test check deeploc integration api-server faults compile bench lock clean
+.PHONY: help demo test check deeploc integration api-server faults compile images bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +40,11 @@ deeploc: $(READY) ## the whole pipeline on the real DeepLoc proteins (DEEPLOC_FA
 	  --class-weights sqrt --num-processes 2
 
 integration: $(READY) ## the real servers, faults and endings (minutes)
+	@$(MAKE) --no-print-directory $(CHECKOV)/.ready || echo "checkov cannot be installed: its tests are not run here" >&2
 	@$(BIN)/python -m pytest -q -m integration
+
+$(CHECKOV)/.ready: requirements/checkov.txt requirements/pip.txt requirements/set-up-checkov.sh
+	@requirements/set-up-checkov.sh $(CHECKOV)
 
 api-server: ## build a real API server for custom resources, for `make integration` (once; minutes, 3 GB)
 	@tests/integration/api_server_build.sh
@@ -49,17 +54,23 @@ FAULTS_SEED ?=
 faults: $(READY) ## kill a training 300 times at random (FAULTS_KILLS, FAULTS_SEED) and compare its end
 	@FAULTS_KILLS=$(FAULTS_KILLS) FAULTS_SEED=$(FAULTS_SEED) $(BIN)/python -m pytest -q -m integration tests/faults
 
-compile: $(READY) ## rewrite pipelines/compiled from the graphs
+compile: $(READY) ## rewrite pipelines/compiled from the graphs, and their picture in docs
 	@$(BIN)/python -m pipelines compile
+	@$(BIN)/python tests/graph_picture.py
+
+images: ## build the images light and torch (REGISTRY=..., TORCH=cpu or cuda; components/images.sh has the rest)
+	@components/images.sh
 
 bench: $(READY) ## benchmarks, each beside a peer in the same run (BENCH="--quick" is shorter)
 	@$(BIN)/python -m pip --disable-pip-version-check --quiet install --require-hashes -c requirements/lock.txt -r requirements/peers.in
 	@$(BIN)/python -m benchmarks $(BENCH)
 
-lock: ## rewrite requirements/lock.txt (needs uv)
+lock: ## rewrite requirements/lock.txt and checkov.txt (needs uv)
 	@command -v uv >/dev/null || { echo "lock: needs uv $(UV_VERSION): pip install uv==$(UV_VERSION)" >&2; exit 2; }
 	@cd requirements && uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate light.in torch.in pipelines.in dev.in peers.in --output-file lock.txt
+	@cd requirements && uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-annotate checkov.in --output-file checkov.txt
 
 clean: ## remove the environment and all caches; runs/ stays
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info src/*.egg-info
+	@rm -rf $(VENV) $(CHECKOV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info src/*.egg-info

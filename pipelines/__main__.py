@@ -6,7 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from pipelines.compiling import GRAPHS
-from prottune.cli import guarded
+from prottune.cli import guarded, overview
 from prottune.errors import ConfigError
 
 VERBS = {
@@ -25,12 +25,12 @@ _RUNS = {
 
 
 _SCHEDULE_VERBS = {
-    "apply": "make the server's schedules those of the files: of pipelines/schedules, or those named",
-    "preview": "show the next times of each file's schedule; the server is not asked",
+    "apply": "[FILE ...]: make the server's schedules those of the files, or of pipelines/schedules",
+    "preview": "[FILE ...]: show the next times of each file's schedule; the server is not asked",
     "list": "show the server's schedules",
-    "pause": "let the named schedule start no further runs",
-    "resume": "let the named schedule go on",
-    "delete": "remove the named schedule; runs that it started stay",
+    "pause": "NAME: let a schedule start no further runs",
+    "resume": "NAME: let a schedule go on",
+    "delete": "NAME: remove a schedule; runs that it started stay",
 }
 
 
@@ -102,6 +102,9 @@ def _schedule(words: Sequence[str]) -> int:
     from prottune.flags import parse_flags
 
     verb = words[0] if words else ""
+    if verb in ("-h", "--help"):
+        print(overview(f"{PROGRAM} schedule", _SCHEDULE_VERBS))
+        return 0
     if verb not in _SCHEDULE_VERBS:
         raise ConfigError(f"schedule: got {verb!r}, expected one of {', '.join(_SCHEDULE_VERBS)}")
     named = list(takewhile(lambda word: not word.startswith("-"), words[1:]))

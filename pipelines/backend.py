@@ -19,6 +19,8 @@ ADDRESS_VARIABLE = "KF_PIPELINES_ENDPOINT"
 """Environment variable of kfp's own client for the address."""
 _POD_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
 """Where a pod finds the token of its own account, if its manifest asks for one."""
+_OWN_NAMESPACE = "kubeflow"
+"""Where Kubeflow Pipelines itself is: its service is there, whatever the namespace of the runs."""
 _PAGE_SIZE = 100
 
 
@@ -30,7 +32,8 @@ class BackendFlags:
     """Address of Kubeflow Pipelines, as http://localhost:8080; empty: KF_PIPELINES_ENDPOINT, or the service
     inside the cluster."""
     namespace: str = ""
-    """Namespace (profile) of the runs, where Kubeflow has several users; empty: the only one."""
+    """Namespace of the runs: a profile of yours, where Kubeflow has several users. A standalone Kubeflow
+    Pipelines runs all in its own; empty there."""
     token_file: str = ""
     """File with a bearer token; empty: the pod's own account, or none."""
 
@@ -58,7 +61,7 @@ class Backend:
         self._host = flags.host or os.environ.get(ADDRESS_VARIABLE, "")
         self._namespace = flags.namespace or None
         with self._errors("connect"):
-            self._client = _client(self._host, flags.namespace, _token(flags.token_file))
+            self._client = _client(self._host, _token(flags.token_file))
 
     def version(self) -> str:
         """The server's version; empty if it tells none.
@@ -191,11 +194,26 @@ class Backend:
             raise ConfigError(f"{where}: {what}: {_first_line(error)}") from None
 
 
-def _client(host: str, namespace: str, token: str) -> Any:
+def _client(host: str, token: str) -> Any:
     import kfp
 
     class Client(kfp.Client):  # type: ignore[misc]
-        """kfp's client; its own asks five times for a server's health and logs a traceback each."""
+        """kfp's client; its own asks five times for a server's health and logs a traceback each.
+
+        And, with a kubeconfig, each look at the token makes it forget the way through the API server.
+        """
+
+        def _load_config(self, *words: Any, **more: Any) -> Any:
+            config = super()._load_config(*words, **more)
+            refresh, address = config.refresh_api_key_hook, config.host
+
+            def refreshed(found: Any) -> None:
+                refresh(found)
+                found.host = address
+
+            if refresh is not None:
+                config.refresh_api_key_hook = refreshed
+            return config
 
         def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:
             return self.healthzs.healthz_service_get_healthz()
@@ -207,7 +225,7 @@ def _client(host: str, namespace: str, token: str) -> Any:
         warnings.simplefilter("ignore", FutureWarning)  # "only works with KFP 2": so do we
         return Client(
             host=host or None,
-            namespace=namespace or "kubeflow",
+            namespace=_OWN_NAMESPACE,
             existing_token=token or None,
             credentials=credentials,
         )

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from prottune.errors import ConfigError
 Document = dict[str, Any]
 
 FOLDER = Path(__file__).resolve().parents[1] / "manifests"
-OVERLAYS = ("local", "gpu", "multi-user")
+OVERLAYS = ("local", "gpu", "multi-user", "example")
 _OLDEST_KUBECTL = (1, 22)
 _RENDER_SECONDS = 60
 
@@ -49,9 +50,25 @@ def generated(kind: str) -> dict[str, dict[str, str]]:
     }
 
 
+def images_in(value: object) -> Iterator[str]:
+    """Every image that an object names, wherever in it: also where no scanner knows that a pod is meant."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name == "image" and isinstance(inner, str):
+                yield inner
+            else:
+                yield from images_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from images_in(inner)
+
+
 def account_of_runs() -> str:
     """The service account of the pipeline's steps: the one that has the Role."""
-    (binding,) = objects("RoleBinding")
+    (role,) = objects("Role")
+    (binding,) = (
+        each for each in objects("RoleBinding") if each["roleRef"]["name"] == role["metadata"]["name"]
+    )
     return str(binding["subjects"][0]["name"])
 
 
@@ -80,13 +97,8 @@ def rendered(overlay: str, command: list[str], scratch: Path) -> list[Document]:
     """
     import yaml
 
-    copy = scratch / "manifests"
-    if not copy.exists():
-        shutil.copytree(FOLDER, copy, ignore=shutil.ignore_patterns("*.env"))
-        for example in (FOLDER / "base").glob("*.example.env"):
-            shutil.copy(example, copy / "base" / example.name.replace(".example", ""))
     said = subprocess.run(
-        [*command, str(copy / "overlays" / overlay)],
+        [*command, str(scratch_copy(scratch) / "overlays" / overlay)],
         capture_output=True,
         text=True,
         check=False,
@@ -95,3 +107,13 @@ def rendered(overlay: str, command: list[str], scratch: Path) -> list[Document]:
     if said.returncode or said.stderr:
         raise ConfigError(f"manifests/overlays/{overlay}: {' '.join(said.stderr.split())[:500]}")
     return [document for document in yaml.load_all(said.stdout, yaml.CSafeLoader) if document]
+
+
+def scratch_copy(scratch: Path) -> Path:
+    """A copy of `manifests/` in a scratch folder, in which made-up keys stand for the real ones."""
+    copy = scratch / "manifests"
+    if not copy.exists():
+        shutil.copytree(FOLDER, copy, ignore=shutil.ignore_patterns("*.env"))
+        for example in (FOLDER / "base").glob("*.example.env"):
+            shutil.copy(example, copy / "base" / example.name.replace(".example", ""))
+    return copy

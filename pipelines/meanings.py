@@ -30,12 +30,13 @@ RENAMED = {"deploy_to": "to"}
 
 ADDRESSES = {
     "finetune": {
-        "source": "File, folder, http(s):// or s3:// address of the labelled proteins.",
-        "checkpoints": "Folder or s3:// prefix of all runs' checkpoints; empty: each run's own folder.",
+        "source": "http(s):// or s3:// address of the labelled proteins; on a laptop a file or folder.",
+        "checkpoints": "s3:// prefix of all runs' checkpoints, on a laptop a folder; empty: none, on a "
+        "laptop the run's own folder.",
     },
     "predict": {
-        "source": "File, http(s):// or s3:// address of the proteins, FASTA; .gz is unpacked.",
-        "model": "registry (the model that serves now), or a model's folder or s3:// address.",
+        "source": "http(s):// or s3:// address of the proteins, FASTA, also .gz; on a laptop a file.",
+        "model": "registry (the model that serves now) or a model's s3:// address, on a laptop a folder.",
     },
 }
 """Parameters that say where things lie -> what they mean to who runs the graph here; no stage's settings."""

@@ -5,15 +5,18 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, TypeVar, get_origin
 
 import tyro
 
 from pipelines.compiling import GRAPHS
 from pipelines.finetune import finetune
+from pipelines.images import images
 from pipelines.meanings import IN_A_CLUSTER, RENAMED, SETTINGS, meanings
 from pipelines.predict import predict
 from prottune.errors import ConfigError
+
+Settings = TypeVar("Settings")
 
 CLUSTER_ONLY = tuple(IN_A_CLUSTER)
 """Parameters that say nothing on a laptop."""
@@ -52,7 +55,7 @@ def values_of(flags: Any, graph: str) -> dict[str, Any]:
 
 
 def _flags(graph: str, names: Sequence[str], base: type[Any]) -> type[Any]:
-    help_of = meanings(graph)
+    help_of, named = meanings(graph), images()
     entries: list[tuple[str, Any, Any]] = []
     for name in names:
         parameter = parameters(graph)[name]
@@ -60,7 +63,8 @@ def _flags(graph: str, names: Sequence[str], base: type[Any]) -> type[Any]:
         hint = tyro.conf.arg(help=help_of[name])
         kind: Any = str if is_json else parameter.annotation
         described = Annotated[kind, hint]
-        default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
+        default = named.get(name, parameter.default)
+        default = MISSING if default is inspect.Parameter.empty else default
         entries.append((name, described, field(default=json.dumps(default) if is_json else default)))
     return make_dataclass("GraphFlags", entries, bases=(base,), frozen=True, kw_only=True)
 
@@ -78,9 +82,25 @@ def check(values: Mapping[str, Any], graph: str = GRAPHS[0]) -> None:
 
     Raises: ConfigError.
     """
-    settings = {RENAMED.get(name, name): value for name, value in values.items()}
     for kind in SETTINGS[graph]:
-        kind(**{entry.name: settings[entry.name] for entry in fields(kind) if entry.name in settings})
+        settings_of(kind, values)
+
+
+def settings_of(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """A stage's settings, as a run with these parameters has them.
+
+    Raises: ConfigError for what the stage would refuse.
+    """
+    settings = {RENAMED.get(name, name): value for name, value in values.items()}
+    wanted: Any = kind
+    return kind(**{entry.name: settings[entry.name] for entry in fields(wanted) if entry.name in settings})
+
+
+def with_defaults(values: Mapping[str, Any], graph: str) -> dict[str, Any]:
+    """Some parameters of a graph, and the graph's own defaults for the others that have one."""
+    defaults = {name: each.default for name, each in parameters(graph).items()}
+    chosen = {**defaults, **values}
+    return {name: value for name, value in chosen.items() if value is not inspect.Parameter.empty}
 
 
 @dataclass(frozen=True, kw_only=True)

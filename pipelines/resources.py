@@ -10,13 +10,19 @@ from typing import Any
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
-from prottune.cluster.objects import GPU, S3_SECRET, S3_SECRET_KEYS
+from prottune.cluster.objects import GPU, S3_SECRET, S3_SECRET_KEYS, S3_TOKEN_KEY
+from prottune.s3.access import CA_VARIABLES
 from prottune.training.settings import MOST_SECONDS
 from prottune.unsent import PLACE_VARIABLE
 
 CONFIG_MAP = "prottune"
-FROM_CONFIG_MAP = ("S3_ENDPOINT", "S3_SECURE", "MLFLOW_TRACKING_URI", PLACE_VARIABLE)
-SECRET, FROM_SECRET = S3_SECRET, S3_SECRET_KEYS
+FROM_CONFIG_MAP = (
+    *("S3_ENDPOINT", "S3_SECURE", "S3_REGION", "AWS_ENDPOINT_URL_STS", CA_VARIABLES[0]),
+    *("MLFLOW_TRACKING_URI", PLACE_VARIABLE),
+)
+SECRET, FROM_SECRET = S3_SECRET, (*S3_SECRET_KEYS, S3_TOKEN_KEY)
+CA_CONFIG_MAP, CA_FOLDER = "prottune-ca", "/etc/prottune/ca"
+"""ConfigMap of certificates to trust, if there is one, and where pods have its files."""
 PIPELINE_RUN_LABEL = "metadata.labels['pipeline/runid']"
 """Label that KFP puts on every pod of a run."""
 
@@ -81,4 +87,5 @@ def _every(task: PipelineTask, image: str, seconds: int) -> None:
     from_map, from_secret = {name: name for name in FROM_CONFIG_MAP}, {name: name for name in FROM_SECRET}
     kubernetes.use_config_map_as_env(task, CONFIG_MAP, from_map, optional=True)
     kubernetes.use_secret_as_env(task, SECRET, from_secret, optional=True)
+    kubernetes.use_config_map_as_volume(task, CA_CONFIG_MAP, CA_FOLDER, optional=True)
     kubernetes.use_field_path_as_env(task, "PROTTUNE_PIPELINE_RUN", PIPELINE_RUN_LABEL)

@@ -14,14 +14,16 @@ schedule stands in its description: one that is there unchanged is left alone, a
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipelines.backend import Backend, BackendFlags, Version
 from pipelines.compiling import GRAPHS, compiled
+from pipelines.images import REGISTRY_VARIABLE, images
 from pipelines.parameters import parameters
 from pipelines.submitting import check_for_pods
 from prottune.errors import ConfigError
@@ -106,7 +108,7 @@ def apply(paths: list[Path], flags: BackendFlags) -> list[str]:
 
     Raises: ConfigError for a file that is wrong, before anything is changed.
     """
-    wanted = [read_schedule(path) for path in paths]
+    wanted = [_with_images(read_schedule(path)) for path in paths]
     names = [schedule.name for schedule in wanted]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two files hold a schedule called {', '.join(twice)}")
@@ -114,6 +116,13 @@ def apply(paths: list[Path], flags: BackendFlags) -> list[str]:
     versions = {graph: backend.version_of(compiled(graph)) for graph in {each.graph for each in wanted}}
     there = _by_name(backend)
     return [_apply_one(backend, each, versions[each.graph], there.get(each.name, [])) for each in wanted]
+
+
+def _with_images(schedule: Schedule) -> Schedule:
+    """A schedule with the images of the environment's registry, where its file names none."""
+    if not os.environ.get(REGISTRY_VARIABLE):
+        return schedule
+    return replace(schedule, parameters=images() | dict(schedule.parameters))
 
 
 def _apply_one(backend: Backend, wanted: Schedule, version: Version, there: list[Any]) -> str:

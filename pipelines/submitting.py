@@ -8,9 +8,11 @@ from typing import Any
 
 from pipelines.backend import Backend, BackendFlags
 from pipelines.compiling import compiled
-from pipelines.parameters import check
+from pipelines.parameters import check, settings_of, with_defaults
 from prottune.errors import ConfigError, ServiceError
-from prottune.storage import s3_uri
+from prottune.storage import local_path, s3_uri
+from prottune.training.order import check_nodes
+from prottune.training.settings import TrainConfig
 
 ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
 POLL_SECONDS = 5.0
@@ -66,6 +68,16 @@ def check_for_pods(graph: str, values: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"{name}={address!r}: a pod cannot read that; give an s3:// or https:// address"
             )
+    for name in ("base_model", "model"):
+        folder = local_path(address := str(values.get(name) or ""))
+        if "/" in address and folder is not None and folder.expanduser().is_dir():  # not `registry`, `tiny`
+            raise ConfigError(
+                f"{name}={address!r} is a folder of this machine: a pod cannot read that; put it into the "
+                "store and name its s3:// prefix"
+            )
+    whole = with_defaults(values, graph)
+    if "num_nodes" in whole:
+        check_nodes(settings_of(TrainConfig, whole), str(whole["checkpoints"]), int(whole["num_gpus"]))
 
 
 def follow(backend: Backend, run_id: str) -> Any:

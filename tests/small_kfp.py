@@ -13,6 +13,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 API = "/apis/v2beta1/"
+PROXY = "/services/ml-pipeline:http/proxy/"
+"""How a Kubernetes API server leads to it, below a namespace."""
 Entry = dict[str, Any]
 
 
@@ -28,6 +30,8 @@ class Backend:
     calls: list[str] = field(default_factory=list)
     """Method and path of each call, in order."""
     tokens: set[str] = field(default_factory=set)
+    proxied: set[str] = field(default_factory=set)
+    """Namespaces that it was asked through, by way of a Kubernetes API server."""
     refuse: dict[str, int] = field(default_factory=dict)
     """Start of `METHOD path` -> the status with which such calls are refused."""
     states: list[Entry] = field(default_factory=list)
@@ -133,7 +137,10 @@ def handler_of(backend: Backend) -> type[BaseHTTPRequestHandler]:
 
         def handle_call(self) -> None:
             address = urlsplit(self.path)
-            path = address.path.removeprefix(API)
+            place, is_proxied, rest = address.path.partition(PROXY)
+            if is_proxied:
+                backend.proxied.add(place)
+            path = (rest if is_proxied else address.path).removeprefix(API)
             query = {name: values[0] for name, values in parse_qs(address.query).items()}
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             body = json.loads(raw) if raw.startswith(b"{") else raw

@@ -69,9 +69,11 @@ def runtime() -> Object:
 def step_pod() -> Object:
     """The pod of a training step, as Kubeflow Pipelines starts it."""
     secret = {"secretKeyRef": {"name": "prottune-s3", "key": "AWS_ACCESS_KEY_ID", "optional": True}}
+    bundle = {"configMapKeyRef": {"name": "prottune", "key": "AWS_CA_BUNDLE", "optional": True}}
     field_ref = {"fieldRef": {"fieldPath": "metadata.labels['pipeline/runid']"}}
     env = [
         {"name": "AWS_ACCESS_KEY_ID", "valueFrom": secret},
+        {"name": "AWS_CA_BUNDLE", "valueFrom": bundle},
         {"name": "PROTTUNE_PIPELINE_RUN", "valueFrom": field_ref},
     ]
     main = {"name": "main", "image": "registry/prottune-torch:7", "env": env}
@@ -213,7 +215,9 @@ class RealPods:
         """
         asked = self.trainer.job["spec"]["trainer"]
         given = {
-            e["name"]: e["value"] if "value" in e else self.secrets.get(e["valueFrom"]["secretKeyRef"]["key"])
+            e["name"]: e["value"]
+            if "value" in e
+            else self.secrets.get(next(iter(e["valueFrom"].values()))["key"])
             for e in asked["env"]
         }
         with socket.socket() as probe:

@@ -115,6 +115,18 @@ def test_a_bug_keeps_its_traceback_and_ends_with_1(capsys: pytest.CaptureFixture
     assert shown.endswith("ZeroDivisionError: here\n")
 
 
+def test_a_package_that_is_not_installed_is_one_line_and_a_module_of_ours_a_bug(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_raising(ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn")) == 2
+    assert capsys.readouterr().err == (
+        "error: package 'torch' is not installed here; train, evaluate, predict, explain and serve need "
+        "those of requirements/torch.in, which the image prottune-torch has\n"
+    )
+    assert run_raising(ModuleNotFoundError("No module named 'prottune.x'", name="prottune.x")) == 1
+    assert capsys.readouterr().err.startswith("Traceback")
+
+
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     command = f"{sys.executable} -m prottune train --help | head -1; echo ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)

@@ -13,6 +13,7 @@ from prottune.artifacts import MANIFEST_FILE, new_folder, read_manifest
 from prottune.errors import ArtifactError, ConfigError, DataError, ProttuneError, StorageError
 from prottune.ingestion.findings import Findings
 from prottune.ingestion.sources import git_blob_sha1, take_source
+from prottune.s3.calls import patience
 from prottune.storage import (
     fetch_file,
     fetch_folder,
@@ -180,7 +181,7 @@ def test_a_download_that_ends_early_is_refused(
     store.objects["bucket/x"] = b"content"
     store.cut = 3
     for uri in ("s3://bucket/x", f"{store.url}/bucket/x"):
-        with pytest.raises(StorageError, match=uri):
+        with patience(0.3), pytest.raises(StorageError, match=uri):
             fetch_file(uri, tmp_path / "x", 100)
     assert not (tmp_path / "x").exists()
 
@@ -203,6 +204,7 @@ def test_a_download_stops_at_its_cap(store: Store, tmp_path: Path) -> None:
             "gs://bucket/x: unknown kind of address; expected a path, file://, s3://",
         ),
         ("s3:///x", ConfigError, "s3:///x: no bucket; expected s3://bucket/key"),
+        ("s3://b/x", ConfigError, "s3://b: invalid bucket name b; expected s3://bucket/key"),
         ("s3://bucket/none", StorageError, "s3://bucket/none: NoSuchKey"),
         ("{url}/none", StorageError, "{url}/none: the server answered 404; expected 200"),
         ("http://127.0.0.1:9/x", StorageError, "http://127.0.0.1:9/x: ConnectError"),

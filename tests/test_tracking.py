@@ -14,7 +14,7 @@ import pytest
 from mlflow_template import new_store
 
 from prottune import tracking
-from prottune.errors import DivergedError, TrackingError
+from prottune.errors import ConfigError, DivergedError, TrackingError
 from prottune.mlflow_store import EXPERIMENT, masked, mlflow_client
 from prottune.tracking import (
     MlflowTracker,
@@ -278,3 +278,16 @@ def test_importing_tracking_does_not_import_mlflow() -> None:
     modules = "prottune.unsent, prottune.tracking, prottune.registration"
     code = f"import sys, {modules}; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_where_only_mlflows_client_is_installed_a_database_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)  # as if it were not installed
+    with pytest.raises(ConfigError) as refused:
+        mlflow_client(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    assert str(refused.value) == (
+        f"got the database sqlite:///{tmp_path}/runs/mlflow.db, expected a server's address in "
+        "MLFLOW_TRACKING_URI: only MLflow's client is installed here"
+    )
+    assert not (tmp_path / "runs").exists()

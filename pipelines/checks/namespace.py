@@ -18,6 +18,7 @@ from prottune.cluster.objects import (
     Resource,
     annotations_of,
 )
+from prottune.s3.access import CA_VARIABLES
 
 _ENDPOINT_ANNOTATION = "serving.kserve.io/s3-endpoint"
 _NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
@@ -40,7 +41,27 @@ def settings(surroundings: Surroundings) -> Finding:
     ]
     if lacking:
         return failed(listed(lacking), "write it into configMapGenerator (manifests/base/kustomization.yaml)")
+    if lost := _lost_certificates(cluster, found[next(iter(wanted))] or {}):
+        return lost
     return ok(f"ConfigMaps {listed(names)}, with {listed([key for keys in wanted.values() for key in keys])}")
+
+
+def _lost_certificates(cluster: Cluster, said: Object) -> Finding | None:
+    """What is wrong if steps are told of a file of certificates that they will not have."""
+    from pipelines.resources import CA_CONFIG_MAP, CA_FOLDER
+
+    file = (said.get("data") or {}).get(CA_VARIABLES[0], "")
+    folder, _, key = file.rpartition("/")
+    if not file or (
+        folder == CA_FOLDER and key in (cluster.get(CONFIG_MAPS, CA_CONFIG_MAP) or {}).get("data", {})
+    ):
+        return None
+    if folder != CA_FOLDER:
+        return warning(
+            f"steps trust {file}, which is not in {CA_FOLDER}", "is it in the images? See docs/operations.md"
+        )
+    told = f"steps trust {file}, but there is no ConfigMap {CA_CONFIG_MAP} with {key}"
+    return failed(told, f"kubectl create configmap {CA_CONFIG_MAP} --from-file={key}=YOUR-CA.pem")
 
 
 def secrets(surroundings: Surroundings) -> Finding:
@@ -101,14 +122,24 @@ def runtimes(surroundings: Surroundings) -> Finding:
     }
     if lost := [name for name, there in found.items() if there is None]:
         return failed(f"not in namespace {cluster.namespace}: {listed(lost)}", _apply(cluster))
-    return ok(listed([f"{name} ({listed(sorted(set(_images(there))))})" for name, there in found.items()]))
+    images = {name: sorted(set(manifests.images_in(there))) for name, there in found.items()}
+    told = listed([f"{name} ({listed(named)})" for name, named in images.items()])
+    doubts = {image: doubt for named in images.values() for image in named if (doubt := doubt_of(image))}
+    if doubts:
+        why = "; ".join(f"{image} {doubt}" for image, doubt in doubts.items())
+        return warning(
+            f"{told}: {why}", "name your registry in an overlay, as manifests/overlays/example does"
+        )
+    return ok(told)
 
 
 def images(surroundings: Surroundings) -> Finding:
     """What can be told of the steps' images without pulling them: names, and what became of their pods."""
     flags = surroundings.flags
     names = [flags.light_image, flags.torch_image]
-    advice = "push the images and name them whole: --light-image, --torch-image REGISTRY/NAME@sha256:..."
+    advice = (
+        "push the images and name their registry (PROTTUNE_REGISTRY) or them: --light-image, --torch-image"
+    )
     try:
         pods = surroundings.cluster().list(PODS)
     except NotCheckedError as error:
@@ -163,18 +194,6 @@ def _pods_with(pods: list[Object], names: list[str]) -> tuple[list[str], set[str
 def _statuses(pod: Object) -> Iterator[Object]:
     for kind in ("initContainerStatuses", "containerStatuses"):
         yield from pod.get("status", {}).get(kind) or []
-
-
-def _images(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            if name == "image" and isinstance(inner, str):
-                yield inner
-            else:
-                yield from _images(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _images(inner)
 
 
 def _pull_secrets(accounts: Iterable[Object | None]) -> list[str]:

@@ -10,20 +10,17 @@ from pipelines import manifests
 from pipelines.checks.finding import Finding, NotCheckedError, failed, ok, warning
 from pipelines.checks.surroundings import Surroundings
 from prottune.cluster.objects import CONFIG_MAPS
-from prottune.errors import ArtifactError, ConfigError, ProttuneError, StorageError
+from prottune.errors import ArtifactError, ConfigError, ProttuneError, StorageError, StoreAwayError
 from prottune.mlflow_store import masked, sqlite_file
+from prottune.s3.calls import patience
+from prottune.s3.parts import PART_BYTES
 from prottune.storage import fetch_file, list_files, remove_folder, upload_file
 
 SMALL_BYTES = 64
-LARGE_BYTES = (5 << 20) + 1
-"""The client sends what is larger than 5 MiB in parts."""
+LARGE_BYTES = PART_BYTES + 1
+STORE_SECONDS = 2.0
+"""How long a store that does not answer is asked again; a check has no minutes."""
 MLFLOW_SECONDS = 5.0
-_ADVICE = {
-    "NoSuchBucket": "make the bucket, or name another: --store s3://BUCKET/PREFIX",
-    "AccessDenied": "let the key read, write, list and delete below the prefix, parts of uploads included",
-    "InvalidAccessKeyId": "write the store's key into S3_ACCESS_KEY (on a cluster: Secret prottune-s3)",
-    "SignatureDoesNotMatch": "write the store's secret into S3_SECRET_KEY (on a cluster: Secret prottune-s3)",
-}
 _REACH = "look at S3_ENDPOINT and S3_SECURE, and at the network in between (docs/operations.md)"
 
 
@@ -32,39 +29,47 @@ def store(surroundings: Surroundings) -> Finding:
     if not os.environ.get("S3_ENDPOINT"):
         raise NotCheckedError(
             "S3_ENDPOINT is not set here",
-            "set S3_ENDPOINT, S3_ACCESS_KEY and S3_SECRET_KEY, for example to a port-forward of the store",
+            "set S3_ENDPOINT and credentials (docs/data.md), for example to a port-forward of the store",
         )
     root = surroundings.flags.store or manifests.pipeline_root()
     if not root.startswith("s3://"):
         raise ConfigError(f"--store {root}: expected s3://BUCKET/PREFIX")
     place = f"{root.rstrip('/')}/doctor-{uuid4().hex[:12]}"
-    told = _tried(place)
+    with patience(STORE_SECONDS):
+        told, advice = _tried(place)
     if told:
-        advice = next((words for code, words in _ADVICE.items() if code in told), _REACH)
         return failed(told, advice)
     return ok(f"{root} at {os.environ['S3_ENDPOINT']}: written, read, listed, written in parts, cleaned up")
 
 
-def _tried(place: str) -> str:
-    """Try everything below a prefix that is nobody's; returns what went wrong, if anything did."""
-    step, told = "writing", ""
+def _tried(place: str) -> tuple[str, str]:
+    """Try everything below a prefix that is nobody's; returns what went wrong first, if anything did, and
+    what to do."""
+    step, wrong = "writing", ("", "")
     with tempfile.TemporaryDirectory(prefix="prottune-doctor-") as scratch:
         try:
             _write_and_read(place, "small", SMALL_BYTES, Path(scratch))
             step = "listing"
             if (names := list_files(place)) != ["small"]:
-                told = f"listing: {place} holds {names}, though one object was written"
+                wrong = (f"listing: {place} holds {names}, though one object was written", _REACH)
             step = "writing in parts"
             _write_and_read(place, "large", LARGE_BYTES, Path(scratch))
         except (ProttuneError, OSError) as error:
-            told = told or f"{step}: {error}"
+            wrong = wrong if wrong[0] else _told(step, error)
     try:
         remove_folder(place)
         if left := list_files(place):
-            told = told or f"deleting: {place} still holds {left}"
+            wrong = wrong if wrong[0] else (f"deleting: {place} still holds {left}", _REACH)
     except ProttuneError as error:
-        told = told or f"deleting: {error}"
-    return told
+        wrong = wrong if wrong[0] else _told("deleting", error)
+    return wrong
+
+
+def _told(step: str, error: Exception) -> tuple[str, str]:
+    """What went wrong, and what the error itself says is to be done."""
+    found, _, advice = str(error).partition("; ")
+    is_told = advice and not isinstance(error, StoreAwayError)
+    return (f"{step}: {found}", advice) if is_told else (f"{step}: {error}", _REACH)
 
 
 def _write_and_read(place: str, name: str, size: int, scratch: Path) -> None:

@@ -1,12 +1,12 @@
 """What the checks share: the operator's flags, and the cluster, which is reached once."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from components import LIGHT_IMAGE, TORCH_IMAGE
 from pipelines.backend import BackendFlags
 from pipelines.checks.finding import NotCheckedError
+from pipelines.images import images
 from prottune.cluster.connection import Cluster, connect, in_cluster
 from prottune.errors import ConfigError, ProttuneError
 
@@ -27,9 +27,9 @@ class DoctorFlags(BackendFlags):
     manifests/base/kfp-launcher.yaml says."""
     num_gpus: int | None = None
     """GPUs of a pod that computes, as for submit; None: as many as submit asks for if nothing is said."""
-    light_image: str = LIGHT_IMAGE
+    light_image: str = field(default_factory=lambda: images()["light_image"])
     """Image of the steps without torch, as for submit."""
-    torch_image: str = TORCH_IMAGE
+    torch_image: str = field(default_factory=lambda: images()["torch_image"])
     """Image of the steps with torch, as for submit."""
     runs: Path = Path("runs")
     """Folder that keeps the runs of this machine."""

@@ -54,10 +54,26 @@ def guarded(
     except BrokenPipeError:  # the reader (`| head`) has seen enough; nothing may be written at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ModuleNotFoundError as error:
+        return _missing(error)
     except Exception:  # a bug: all of it, and the exit code that says so
         traceback.print_exc()
         return 1
     return exit_code
+
+
+def _missing(error: ModuleNotFoundError) -> int:
+    """Refuse a verb whose packages are not installed; that a module of our own is missing is a bug."""
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "prottune", "pipelines"):
+        traceback.print_exc()
+        return 1
+    print(
+        f"error: package {package!r} is not installed here; train, evaluate, predict, explain and serve need "
+        "those of requirements/torch.in, which the image prottune-torch has",
+        file=sys.stderr,
+    )
+    return ConfigError.exit_code
 
 
 def _answer(word: str, program: str, verbs: Mapping[str, str]) -> int | None:

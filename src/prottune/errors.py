@@ -34,6 +34,15 @@ class ServiceError(ProttuneError):
 class StorageError(ServiceError):
     """The place that a URI names refused, vanished or answered nonsense; carries the URI."""
 
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        """The store's own word for why it refused, if it gave one: NoSuchKey, AccessDenied."""
+
+
+class StoreAwayError(StorageError):
+    """The place that a URI names did not answer, or was too busy to; asking again may help at once."""
+
 
 class HungError(ServiceError):
     """A training process kept the others waiting too long; trying again goes on from the last checkpoint."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from prottune.errors import ConfigError
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -37,7 +40,10 @@ class RunAddress:
 
 
 def mlflow_client(uri: str) -> MlflowClient:
-    """Open MLflow's tracking and registry store at an address, with short time limits and no telemetry."""
+    """Open MLflow's tracking and registry store at an address, with short time limits and no telemetry.
+
+    Raises: ConfigError for a database where only MLflow's client is installed, as in the images.
+    """
     short_and_private = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
@@ -49,6 +55,11 @@ def mlflow_client(uri: str) -> MlflowClient:
     for name, value in short_and_private.items():
         os.environ.setdefault(name, value)
     if (database := sqlite_file(uri)) is not None:
+        if importlib.util.find_spec("sqlalchemy") is None:
+            raise ConfigError(
+                f"got the database {masked(uri)}, expected a server's address in MLFLOW_TRACKING_URI: only "
+                "MLflow's client is installed here"
+            )
         database.parent.mkdir(parents=True, exist_ok=True)
     from mlflow.tracking import MlflowClient
 

@@ -1,4 +1,4 @@
-"""Files and folders behind one small interface: local paths, file://, s3:// (`s3_store`) and http(s)://."""
+"""Files and folders behind one small interface: local paths, file://, s3:// (`s3/`) and http(s)://."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from prottune.artifacts import MANIFEST_FILE, Manifest, file_sha256, read_manifest
-from prottune.errors import ArtifactError, ConfigError, DataError, StorageError
-from prottune.s3_store import CONNECT_SECONDS, NUM_ATTEMPTS, PIECE_BYTES, READ_SECONDS, Bucket
+from prottune.errors import ArtifactError, ConfigError, DataError, StorageError, StoreAwayError
+from prottune.s3.access import CONNECT_SECONDS, READ_SECONDS
+from prottune.s3.bucket import PIECE_BYTES, Bucket
 
+NUM_ATTEMPTS = 3
+"""Of a file from the web, which is fetched from its beginning each time."""
 MAX_DOWNLOAD_SECONDS = 3600
 """One file that takes longer is given up, so a server that drips bytes cannot hold a run."""
 MAX_MANIFEST_BYTES = 16 << 20
@@ -52,10 +55,10 @@ def fetch_file(uri: str, target: Path, max_bytes: int) -> Path:
             raise _too_large(uri, max_bytes)
         return path
     if uri.startswith(("http://", "https://")):
-        _retried(uri, lambda: _write(_http_pieces(uri), target, uri, max_bytes))
+        _retried(lambda: _write(_http_pieces(uri), target, uri, max_bytes))
         return target
     bucket, key = _bucket_and_key(uri)
-    _retried(uri, lambda: _write(Bucket(bucket).pieces(key), target, uri, max_bytes))
+    _write(Bucket(bucket).pieces(key), target, uri, max_bytes)
     return target
 
 
@@ -146,7 +149,8 @@ def upload_file(path: Path, uri: str) -> None:
 def remove_folder(uri: str) -> None:
     """Remove a folder or all that lies under an s3:// prefix; its manifest goes first.
 
-    So nobody ever meets a manifest whose files are gone. What is not there is fine.
+    So nobody ever meets a manifest whose files are gone. Parts of uploads that did not end go too. What is
+    not there is fine.
 
     Raises: ConfigError for a scheme without folders; StorageError when the place refuses or vanishes.
     """
@@ -162,6 +166,7 @@ def remove_folder(uri: str) -> None:
     name, prefix = _bucket_and_prefix(uri)
     bucket = Bucket(name)
     bucket.remove(sorted(bucket.keys(prefix), key=lambda key: key != prefix + MANIFEST_FILE))
+    bucket.forget_unfinished(prefix)
 
 
 def list_files(uri: str) -> list[str]:
@@ -177,6 +182,17 @@ def list_files(uri: str) -> list[str]:
     bucket, prefix = _bucket_and_prefix(uri)
     names = [key.removeprefix(prefix) for key in Bucket(bucket).keys(prefix)]
     return sorted(name for name in names if name and not name.endswith("/"))
+
+
+def list_unfinished(uri: str) -> list[str]:
+    """Names below an s3:// prefix whose upload began and did not end; none of a local folder.
+
+    Raises: ConfigError for a scheme without folders; StorageError when the store refuses or vanishes.
+    """
+    if local_path(uri) is not None:
+        return []
+    bucket, prefix = _bucket_and_prefix(uri)
+    return [key.removeprefix(prefix) for key in Bucket(bucket).unfinished(prefix)]
 
 
 def _fetch_listed(uri: str, names: Collection[str], folder: Path) -> None:
@@ -241,11 +257,12 @@ def _http_pieces(uri: str) -> Iterator[bytes]:
         with httpx.stream(
             "GET", uri, timeout=timeout, follow_redirects=True, headers={"Accept-Encoding": "identity"}
         ) as answer:
-            if answer.status_code != httpx.codes.OK:
-                raise StorageError(f"{uri}: the server answered {answer.status_code}; expected 200")
+            if (status := answer.status_code) != httpx.codes.OK:
+                kind = StorageError if 400 <= status < 500 and status != 429 else StoreAwayError
+                raise kind(f"{uri}: the server answered {status}; expected 200")
             yield from answer.iter_raw(PIECE_BYTES)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise StorageError(f"{uri}: {type(error).__name__} ({str(error)[:200]})") from error
+        raise StoreAwayError(f"{uri}: {type(error).__name__} ({str(error)[:200]})") from error
 
 
 def _write(pieces: Iterable[bytes], target: Path, uri: str, max_bytes: int) -> None:
@@ -268,12 +285,10 @@ def _too_large(uri: str, max_bytes: int) -> DataError:
     return DataError(f"{uri}: more than {max_bytes:,} bytes; raise max_unpacked_megabytes if that is meant")
 
 
-def _retried(uri: str, attempt: Callable[[], T]) -> T:
+def _retried(attempt: Callable[[], T]) -> T:
     for number in range(1, NUM_ATTEMPTS):
         try:
             return attempt()
-        except StorageError as error:
-            if any(word in str(error) for word in ("NoSuch", "AccessDenied", "answered 4", "SignatureDoes")):
-                raise
+        except StoreAwayError:
             time.sleep(0.2 * 2**number)
     return attempt()

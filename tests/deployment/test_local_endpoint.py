@@ -20,7 +20,7 @@ from prottune.deployment.kserve import KServeDeployment
 from prottune.deployment.local import LocalDeployment
 from prottune.deployment.settings import DeployConfig
 from prottune.deployment.stage import _deployment, deploy
-from prottune.errors import ArtifactError, DeploymentError
+from prottune.errors import ArtifactError, ConfigError, DeploymentError
 
 CONFIG = DeployConfig()
 
@@ -59,6 +59,15 @@ def test_a_damaged_model_is_refused_before_a_server_starts(tmp_path: Path) -> No
     (tmp_path / "model").mkdir()
     with pytest.raises(ArtifactError, match=r"no manifest\.json"):
         deploy(str(tmp_path / "model"), CONFIG, "7")
+
+
+def test_without_torch_a_local_endpoint_is_refused_before_a_server_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
+    refused = pytest.raises(ConfigError, match=r"^a local endpoint needs torch, .* \(deploy_to=kserve\)$")
+    with refused, LocalDeployment().endpoint(tmp_path / "model", "", CONFIG, "7"):
+        pass
 
 
 @pytest.mark.integration

@@ -1,23 +1,36 @@
 #!/bin/bash
-# A real S3 server for tests: one Ceph monitor, one object daemon and radosgw, all on loopback, under one folder.
+# A real S3 server for tests: one Ceph monitor, one object daemon and two radosgw, all on loopback, under one folder.
 #
-#   rgw_up.sh DIR      starts it and writes DIR/env (endpoint, random keys) and DIR/run/*.pid
+#   rgw_up.sh DIR      starts it and writes DIR/env (endpoint, random keys), DIR/url_*, DIR/ca.crt, DIR/run/*.pid
 #
-# Needs root and the Debian packages ceph-mon, ceph-osd, radosgw, curl. Stop it by the pids: radosgw, osd, mon.
+# Two gateways serve the same objects. The first is plain. The second gives temporary keys too (AssumeRole, as
+# short as a second, of the role that is made here), and listens twice: plain, and with the certificate of a CA made for
+# this run. They are two because a gateway that gives temporary keys says AccessDenied to a wrong secret.
+#
+# Needs root and the Debian packages ceph-mon, ceph-osd, radosgw, curl, openssl. Stop it by the pids: radosgw, osd,
+# mon. A gateway that was killed comes back with: CEPH_CONF=DIR/ceph.conf radosgw -n client.rgw.a
 set -euo pipefail
 
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
-mkdir -p "$dir"/{mon,osd,rgw,run,log}
+mkdir -p "$dir"/{mon,osd,rgw,run,log,tls}
 
 random_hex() { head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n'; }
 new_uuid() { cat /proc/sys/kernel/random/uuid; }
-# Both sockets are open before either number is known, so the two ports differ.
-read -r mon_port rgw_port < <(python3 -c '
+# All sockets are open before any number is known, so the ports differ.
+read -r mon_port rgw_port sts_port tls_port < <(python3 -c '
 import socket
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
 print(*[one.getsockname()[1] for one in held])')
-cluster=$(new_uuid) disk=$(new_uuid) access=$(random_hex) secret=$(random_hex)
+cluster=$(new_uuid) disk=$(new_uuid) access=$(random_hex) secret=$(random_hex) token_key=$(random_hex | head -c 16)
+
+# A CA of our own, and the server's certificate for 127.0.0.1.
+certificate() { openssl req -newkey rsa:2048 -nodes -days 2 -subj "/CN=$1" -keyout "$dir/tls/$1.key" "${@:2}" 2> /dev/null; }
+certificate prottune-test-ca -x509 -out "$dir/ca.crt"
+certificate prottune-test-store -out "$dir/tls/store.csr"
+openssl x509 -req -in "$dir/tls/store.csr" -CA "$dir/ca.crt" -CAkey "$dir/tls/prottune-test-ca.key" -CAcreateserial \
+    -CAserial "$dir/tls/serial" -days 2 -extfile <(echo "subjectAltName=IP:127.0.0.1") -out "$dir/tls/store.crt" 2> /dev/null
+cat "$dir/tls/store.crt" "$dir/tls/prottune-test-store.key" > "$dir/tls/store.pem"
 
 # "crc secure": with no authentication radosgw cannot have the encrypted connection it would insist on.
 cat > "$dir/ceph.conf" <<CONF
@@ -55,6 +68,13 @@ osd mclock skip benchmark = true
 [client.rgw.a]
 rgw data = $dir/rgw
 rgw frontends = beast endpoint=127.0.0.1:$rgw_port
+[client.rgw.b]
+rgw data = $dir/rgw
+rgw frontends = beast endpoint=127.0.0.1:$sts_port ssl_endpoint=127.0.0.1:$tls_port ssl_certificate=$dir/tls/store.pem
+rgw s3 auth use sts = true
+rgw sts key = $token_key
+rgw sts min session duration = 1
+[client]
 rgw dns name = 127.0.0.1
 rgw thread pool size = 16
 rgw init timeout = 60
@@ -69,10 +89,18 @@ ceph-osd -i 0 --mkfs --osd-uuid "$disk"
 ceph-osd -i 0
 timeout 60 ceph osd crush add osd.0 1.0 root=default host=one
 timeout 120 radosgw-admin user create --uid=prottune --display-name=prottune \
-    --access-key="$access" --secret-key="$secret" > /dev/null
+    --access-key="$access" --secret-key="$secret" --caps="oidc-provider=*" > /dev/null
+# The user may take a role that may do everything with S3, for a while.
+timeout 60 radosgw-admin role create --role-name=trainer --assume-role-policy-doc='{"Version": "2012-10-17", "Statement":
+    [{"Effect": "Allow", "Principal": {"AWS": ["arn:aws:iam:::user/prottune"]}, "Action": ["sts:AssumeRole"]}]}' > /dev/null
+timeout 60 radosgw-admin role-policy put --role-name=trainer --policy-name=all --policy-doc='{"Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": ["s3:*"], "Resource": "arn:aws:s3:::*"}]}' > /dev/null
 radosgw -n client.rgw.a
-curl -fsS --retry 60 --retry-delay 1 --retry-connrefused -o /dev/null "127.0.0.1:$rgw_port"
+radosgw -n client.rgw.b
+curl -fsS --retry 60 --retry-delay 1 --retry-connrefused -o /dev/null "127.0.0.1:$rgw_port" -o /dev/null "127.0.0.1:$sts_port"
 
+printf 'http://127.0.0.1:%s' "$sts_port" > "$dir/url_sts"
+printf 'https://127.0.0.1:%s' "$tls_port" > "$dir/url_tls"
 cat > "$dir/env" <<ENV
 S3_ENDPOINT=http://127.0.0.1:$rgw_port
 S3_ACCESS_KEY=$access

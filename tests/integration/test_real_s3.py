@@ -1,79 +1,27 @@
 """storage.py against a real S3 server (one-node Ceph): folders travel whole, refusals are named."""
 
-import contextlib
 import os
-import shutil
-import signal
 import subprocess
-import time
-import urllib.parse
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
 import pytest
-from minio import Minio
+from real_s3 import RealS3
 
 from pipelines.checks import services
 from pipelines.checks.surroundings import DoctorFlags, Surroundings
-from prottune import storage
 from prottune.artifacts import MANIFEST_FILE, new_folder, read_manifest
 from prottune.errors import ArtifactError, DivergedError, StorageError
 from prottune.ingestion.findings import Findings
 from prottune.ingestion.sources import take_source
-from prottune.storage import fetch_file, fetch_folder, list_files, upload_folder
+from prottune.storage import fetch_file, fetch_folder, fetch_from_folder, list_files, upload_folder
 from prottune.training.checkpoints import Checkpoints
 from prottune.training.settings import TrainConfig
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph", "curl")
 
-
-def stop(pid_file: Path) -> None:
-    """TERM, wait, KILL; only the process whose number the file holds."""
-    if not pid_file.is_file():
-        return
-    pid = int(pid_file.read_text())
-    for number, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 5)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-        deadline = time.monotonic() + seconds
-        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Settings of a running radosgw with one bucket; absent programs are named."""
-    absent = [name for name in PROGRAMS if shutil.which(name) is None]
-    if absent or os.geteuid() != 0:
-        why = f"{', '.join(absent)} absent" if absent else "needs root"
-        refuse = pytest.fail if "ceph" in os.environ.get("PROTTUNE_REQUIRED_TIERS", "") else pytest.skip
-        refuse(f"not run here: ceph: {why} (apt-get install ceph-mon ceph-osd radosgw curl)")
-    place = tmp_path_factory.mktemp("ceph")
-    script = Path(__file__).with_name("rgw_up.sh")
-    try:
-        with (place / "out").open("w") as out:
-            subprocess.run([script, place], check=True, stdout=out, stderr=subprocess.STDOUT, timeout=300)
-        env = dict(line.split("=", 1) for line in (place / "env").read_text().splitlines())
-        endpoint = urllib.parse.urlsplit(env["S3_ENDPOINT"]).netloc
-        client = Minio(endpoint, env["S3_ACCESS_KEY"], env["S3_SECRET_KEY"], secure=False, region="us-east-1")
-        client.make_bucket("prottune-test")
-        yield env
-    finally:
-        for name in ("client.rgw.a", "osd.0", "mon.a"):
-            stop(place / "run" / f"{name}.pid")
-
-
-@pytest.fixture
-def s3(server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The environment points at the server."""
-    for name, value in server.items():
-        monkeypatch.setenv(name, value)
-    return server
-
-
-def test_a_folder_of_many_parts_travels_whole(s3: dict[str, str], tmp_path: Path) -> None:
+def test_a_folder_of_many_parts_travels_whole(s3: RealS3, tmp_path: Path) -> None:
     with new_folder(tmp_path / "model", "train", None) as draft:
         (draft.path / "weights").write_bytes(os.urandom(40_000_000))
         (draft.path / "sub").mkdir()
@@ -84,30 +32,29 @@ def test_a_folder_of_many_parts_travels_whole(s3: dict[str, str], tmp_path: Path
     assert read_manifest(back).digest == read_manifest(tmp_path / "model").digest
 
 
-def test_an_object_replaced_behind_our_back_is_found(s3: dict[str, str], tmp_path: Path) -> None:
-    for name, content in (("one", b"alpha"), ("two", b"gamma")):
-        with new_folder(tmp_path / name, "train", None) as draft:
-            (draft.path / "a").write_bytes(content)
-    upload_folder(tmp_path / "one", "s3://prottune-test/models/2")
-    endpoint = urllib.parse.urlsplit(s3["S3_ENDPOINT"]).netloc
-    client = Minio(endpoint, s3["S3_ACCESS_KEY"], s3["S3_SECRET_KEY"], secure=False, region="us-east-1")
-    client.fput_object("prottune-test", "models/2/a", str(tmp_path / "two" / "a"))
-    with pytest.raises(ArtifactError, match=r"a: damaged, SHA-256"):
+@pytest.mark.parametrize("name", ["weights", "sub/small", MANIFEST_FILE])
+def test_a_byte_that_changed_in_the_store_is_found(s3: RealS3, tmp_path: Path, name: str) -> None:
+    with new_folder(tmp_path / "model", "train", None) as draft:
+        (draft.path / "weights").write_bytes(os.urandom(12_000_000))
+        (draft.path / "sub").mkdir()
+        (draft.path / "sub" / "small").write_bytes(b"alpha")
+    upload_folder(tmp_path / "model", "s3://prottune-test/models/2")
+    s3.flip_a_byte(f"models/2/{name}")
+    with pytest.raises(ArtifactError, match=f"{name}: (damaged|not a manifest)"):
         fetch_folder("s3://prottune-test/models/2", tmp_path / "back")
+    with pytest.raises(ArtifactError, match=f"{name}: (damaged|not a manifest)"):
+        fetch_from_folder("s3://prottune-test/models/2", name, tmp_path / "one")
     assert not (tmp_path / "back").exists()
 
 
 def test_checkpoints_are_found_by_number_refused_when_damaged_and_removed(
-    s3: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    s3: RealS3, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints = Checkpoints("s3://prottune-test/kept", TrainConfig(), {}, str(tmp_path))
     assert checkpoints.newest() == (None, checkpoints)
     for step in (200, 1000, 1200):
         checkpoints.write(step, {}, lambda folder: (folder / "weights").write_bytes(os.urandom(6_000_000)))
-    endpoint = urllib.parse.urlsplit(s3["S3_ENDPOINT"]).netloc
-    client = Minio(endpoint, s3["S3_ACCESS_KEY"], s3["S3_SECRET_KEY"], secure=False, region="us-east-1")
-    (tmp_path / "other").write_bytes(os.urandom(6_000_000))
-    client.fput_object("prottune-test", "kept/step-00001200/weights", str(tmp_path / "other"))
+    s3.flip_a_byte("kept/step-00001200/weights")
     folder, found = checkpoints.newest()
     assert folder == tmp_path / "step-00001000"
     assert "checkpoint step-00001200 refused: " in caplog.text
@@ -121,19 +68,35 @@ def test_checkpoints_are_found_by_number_refused_when_damaged_and_removed(
 
 
 def test_a_wrong_secret_and_a_missing_key_are_named(
-    s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: RealS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage.time, "sleep", lambda _: None)
     with pytest.raises(StorageError, match=r"^s3://prottune-test/none: NoSuchKey$"):
         fetch_file("s3://prottune-test/none", tmp_path / "x", 100)
     monkeypatch.setenv("S3_SECRET_KEY", "not the secret")
-    with pytest.raises(StorageError, match=r"^s3://prottune-test/none: SignatureDoesNotMatch$"):
+    with pytest.raises(StorageError) as refused:
         fetch_file("s3://prottune-test/none", tmp_path / "x", 100)
+    assert str(refused.value) == (
+        "s3://prottune-test/none: SignatureDoesNotMatch; this is not the secret key of that access key "
+        "(S3_ACCESS_KEY and S3_SECRET_KEY)"
+    )
 
 
-def test_the_doctor_tries_the_store_and_leaves_nothing(
-    s3: dict[str, str], monkeypatch: pytest.MonkeyPatch
+def test_a_wrong_secret_ends_a_verb_with_one_line(
+    s3: RealS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("S3_SECRET_KEY", "wrong-one")
+    words = ["ingest", "--source", "s3://prottune-test/none.fasta", "--records", str(tmp_path / "records")]
+    ended = subprocess.run(
+        [sys.executable, "-m", "prottune", *words], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout, list(tmp_path.iterdir())) == (3, "", [])
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: s3://prottune-test/none.fasta")
+    assert "SignatureDoesNotMatch; this is not the secret key of that access key (S3_ACCESS_KEY and" in line
+    assert "wrong-one" not in line
+
+
+def test_the_doctor_tries_the_store_and_leaves_nothing(s3: RealS3, monkeypatch: pytest.MonkeyPatch) -> None:
     found = services.store(Surroundings(DoctorFlags(store="s3://prottune-test/tried")))
     assert (found.state, found.found.partition(": ")[2]) == (
         "ok",
@@ -148,7 +111,7 @@ def test_the_doctor_tries_the_store_and_leaves_nothing(
     assert (refused.state, "SignatureDoesNotMatch" in refused.found) == ("failed", True)
 
 
-def test_a_source_is_taken_from_a_prefix(s3: dict[str, str], tmp_path: Path) -> None:
+def test_a_source_is_taken_from_a_prefix(s3: RealS3, tmp_path: Path) -> None:
     with new_folder(tmp_path / "data", "sample", None) as draft:
         (draft.path / "a.fasta").write_bytes(b">P1 Nucleus-U\nMK\n")
     upload_folder(tmp_path / "data", "s3://prottune-test/data")

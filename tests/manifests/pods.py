@@ -7,8 +7,12 @@ are found by their shape, and every `image:` of a document must lie in a pod tha
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from kubernetes import client
+
+from pipelines.manifests import images_in
 
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 _VOLUMES = (
@@ -30,6 +34,7 @@ class Pod:
 
     where: str
     spec: Mapping[str, Any]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def containers(self) -> list[Mapping[str, Any]]:
@@ -42,11 +47,19 @@ def pods_of(document: Mapping[str, Any]) -> list[Pod]:
     Raises: AssertionError if an image lies outside all of them, for then a pod was missed.
     """
     where = f"{document['kind']} {document['metadata']['name']}"
-    found = [Pod(where, spec) for spec in _pod_specs(document)]
-    images = sorted(_images(document))
+    found = [Pod(where, spec, labels) for spec, labels in _pod_specs(document, {})]
+    images = sorted(images_in(document))
     in_pods = sorted(container["image"] for pod in found for container in pod.containers)
     assert images == in_pods, f"{where}: images {images}, in pods that were found {in_pods}"
     return found
+
+
+def plain_pod(pod: Pod, name: str, namespace: str) -> dict[str, Any]:
+    """A pod as Kubernetes would get it, for scanners that know no other kind: without fields of others."""
+    known = client.V1PodSpec.attribute_map.values()
+    spec = {field: value for field, value in pod.spec.items() if field in known}
+    metadata = {"name": name, "namespace": namespace, "labels": dict(pod.labels)}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
 def violations(pod: Pod) -> list[str]:
@@ -97,29 +110,22 @@ def _of_its_containers(pod: Pod) -> Iterator[str]:
             yield f"{name} takes a port of its host"
 
 
-def _pod_specs(value: Any) -> Iterator[Mapping[str, Any]]:
+def _pod_specs(
+    value: Any, labels: Mapping[str, str]
+) -> Iterator[tuple[Mapping[str, Any], Mapping[str, str]]]:
+    """Pod specs with the labels of their pods: a template's, or (KServe) those that stand in the spec."""
     if isinstance(value, Mapping):
+        own = value.get("labels") or labels
         if isinstance(value.get("containers"), list) and all(
             "image" in entry for entry in value["containers"]
         ):
-            yield value
+            yield value, own
         elif "model" in value and "image" in (value["model"] or {}):  # KServe's predictor.model
-            yield {**value, "containers": [value["model"] | {"name": "model"}]}
+            yield {**value, "containers": [value["model"] | {"name": "model"}]}, own
         else:
+            of_a_template = (value.get("metadata") or {}).get("labels") or {}
             for inner in value.values():
-                yield from _pod_specs(inner)
+                yield from _pod_specs(inner, of_a_template)
     elif isinstance(value, list):
         for inner in value:
-            yield from _pod_specs(inner)
-
-
-def _images(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if key == "image" and isinstance(inner, str):
-                yield inner
-            else:
-                yield from _images(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _images(inner)
+            yield from _pod_specs(inner, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from small_cluster import SmallCluster, merged
@@ -45,7 +46,8 @@ def made_healthy(cluster: SmallCluster) -> SmallCluster:
         ("TrainingRuntime", "trainingruntimes.trainer.kubeflow.org"),
     ):
         for each in manifests.objects(kind):
-            cluster.put(plural, each)
+            text = json.dumps(each).replace('"prottune-torch"', '"registry.example/prottune-torch:1"')
+            cluster.put(plural, json.loads(text))
     for name in manifests.generated("secret"):
         annotations = {"serving.kserve.io/s3-endpoint": "prottune-store:8333"}
         content = {"AWS_SECRET_ACCESS_KEY": "cHJpdmF0ZQ=="}

@@ -11,6 +11,8 @@ import yaml
 
 from pipelines.compiling import GRAPHS, compile_graph, compiled
 from pipelines.resources import (
+    CA_CONFIG_MAP,
+    CA_FOLDER,
     FROM_CONFIG_MAP,
     FROM_SECRET,
     LONG_SECONDS,
@@ -189,6 +191,12 @@ def test_settings_come_from_one_config_map_and_one_secret(graph: str, task: str)
     assert {entry["envVar"] for entry in config_map["keyToEnv"]} == set(FROM_CONFIG_MAP)
     assert (secret["secretName"], secret["optional"]) == ("prottune-s3", True)
     assert {entry["envVar"] for entry in secret["keyToEnv"]} == set(FROM_SECRET)
+    (mounted,) = graph_of(graph).platform(task)["configMapAsVolume"]
+    assert (mounted["configMapName"], mounted["mountPath"], mounted["optional"]) == (
+        CA_CONFIG_MAP,
+        CA_FOLDER,
+        True,
+    )
 
 
 @pytest.mark.parametrize(("graph", "task"), EVERY_TASK)

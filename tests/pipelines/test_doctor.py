@@ -22,7 +22,7 @@ from small_store import Store
 from pipelines import doctor as program
 from pipelines import manifests
 from pipelines.__main__ import main
-from pipelines.checks import here
+from pipelines.checks import here, services
 from pipelines.checks.finding import Finding, State
 from pipelines.checks.namespace import doubt_of
 from pipelines.checks.surroundings import DoctorFlags, Surroundings
@@ -330,10 +330,17 @@ def test_a_store_that_is_wrongly_named_or_has_no_key_fails(
     assert look("store", store="lab/x").found == "--store lab/x: expected s3://BUCKET/PREFIX"
     monkeypatch.delenv("S3_SECRET_KEY")
     found = look("store")
-    assert (found.state, "needs S3_ENDPOINT, S3_ACCESS_KEY and S3_SECRET_KEY" in found.found) == (
-        "failed",
-        True,
-    )
+    assert (found.state, "S3_SECRET_KEY is not" in found.found) == ("failed", True)
+
+
+def test_a_store_that_is_away_fails_within_the_time_of_a_check(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "STORE_SECONDS", 0.1)
+    monkeypatch.setenv("S3_ENDPOINT", "http://127.0.0.1:9")
+    found = look("store", store="s3://lab/x/")
+    assert (found.state, "Connection refused); asked again for 0.1 s" in found.found) == ("failed", True)
+    assert found.advice.startswith("look at S3_ENDPOINT and S3_SECURE")
 
 
 PODS_HOST = "prottune-mlflow:5000"
@@ -532,6 +539,17 @@ def test_what_is_missing_in_the_namespace_fails_and_what_may_not_be_seen_is_not_
     assert found.found.startswith("not allowed to see it: GET ")
 
 
+def test_a_runtime_whose_image_has_no_registry_is_a_warning(cluster: SmallCluster) -> None:
+    def nameless(runtime: Any) -> None:
+        runtime["spec"]["containers"][0]["image"] = "prottune-torch:0.1.0"
+
+    cluster.change("servingruntimes.serving.kserve.io", "prottune", nameless)
+    found = look("runtimes")
+    assert found.state == "warning"
+    assert "prottune-torch:0.1.0 names no registry, so nodes look for it" in found.found
+    assert "manifests/overlays/example" in found.advice
+
+
 def test_a_setting_without_a_value_and_a_store_with_a_scheme_fail(cluster: SmallCluster) -> None:
     cluster.change("configmaps", "prottune", lambda content: content["data"].pop("S3_ENDPOINT"))
     assert look("settings").found == "prottune has no S3_ENDPOINT"
@@ -540,6 +558,23 @@ def test_a_setting_without_a_value_and_a_store_with_a_scheme_fail(cluster: Small
     assert look("secrets").found == (
         "Secret prottune-s3: its annotation serving.kserve.io/s3-endpoint is 'http://store:8333'"
     )
+
+
+def test_certificates_that_steps_are_told_of_must_be_there(cluster: SmallCluster) -> None:
+    def told(file: str) -> None:
+        cluster.change("configmaps", "prottune", lambda content: content["data"].update(AWS_CA_BUNDLE=file))
+
+    told("/etc/prottune/ca/cabundle.crt")
+    found = look("settings")
+    assert found.state == "failed"
+    assert found.found == (
+        "steps trust /etc/prottune/ca/cabundle.crt, but there is no ConfigMap prottune-ca with cabundle.crt"
+    )
+    assert found.advice == "kubectl create configmap prottune-ca --from-file=cabundle.crt=YOUR-CA.pem"
+    cluster.put("configmaps", {"metadata": {"name": "prottune-ca"}, "data": {"cabundle.crt": "PEM"}})
+    assert look("settings").state == "ok"
+    told("/etc/ssl/own.pem")
+    assert look("settings").state == "warning"
 
 
 def test_a_store_that_kserve_and_the_steps_name_differently_is_a_warning(cluster: SmallCluster) -> None:

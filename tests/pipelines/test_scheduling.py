@@ -73,6 +73,17 @@ def test_a_changed_schedule_is_made_anew_and_a_paused_one_stays_paused(
     assert made["mode"] == "DISABLE"
 
 
+def test_a_schedule_takes_the_images_of_the_registry_unless_its_file_names_them(
+    backend: small_kfp.Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROTTUNE_REGISTRY", "registry.example/lab")
+    named = {"source": "s3://b/k", "torch_image": "mine@sha256:1"}
+    assert schedule(backend, "apply", str(written(tmp_path, parameters=named))) == 0
+    values = backend.recurringRuns[0]["runtime_config"]["parameters"]
+    assert values["light_image"].startswith("registry.example/lab/prottune-light:")
+    assert values["torch_image"] == "mine@sha256:1"
+
+
 def test_two_of_one_name_become_one(backend: small_kfp.Backend, tmp_path: Path) -> None:
     file = str(written(tmp_path))
     schedule(backend, "apply", file)
@@ -147,6 +158,7 @@ def test_a_preview_shows_the_next_five_times_and_asks_nobody(
         ({"parameters": {"source": "s3://b/k", "epochs": "3"}}, "epochs: got '3', expected int"),
         ({"parameters": {"source": "s3://b/k", "head": "median"}}, "head='median'"),
         ({"parameters": {"source": "local.fasta"}}, "a pod cannot read that"),
+        ({"parameters": {"source": "s3://b/k", "num_nodes": 2}}, "num_nodes=2: checkpoints='', expected"),
     ],
 )
 def test_a_wrong_file_is_refused_by_name_and_nothing_is_sent(
@@ -157,6 +169,14 @@ def test_a_wrong_file_is_refused_by_name_and_nothing_is_sent(
         schedule(backend, "apply", str(path))
     assert str(refused.value).startswith(f"{path}: ")
     assert backend.calls == []
+
+
+def test_help_names_the_verbs_and_what_each_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schedule", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "usage: python -m pipelines schedule <verb> [flags]"
+    told = {words[0]: words[1] for line in lines if len(words := line.split()) > 1}
+    assert (told["apply"], told["preview"], told["pause"]) == ("[FILE", "[FILE", "NAME:")
 
 
 def test_times_count_seconds_first() -> None:

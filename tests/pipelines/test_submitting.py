@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small_kfp
+from kubernetes.config import kube_config
 
 from pipelines import submitting
 from pipelines.__main__ import main
 from pipelines.compiling import compiled
+from prottune import __version__
 from prottune.errors import ConfigError, ServiceError
 
 STEPS = [("1", "ingest"), ("2", "train"), ("3", "train-driver"), ("4", "root")]
@@ -73,6 +76,16 @@ def test_what_a_pod_is_given_can_be_chosen(backend: small_kfp.Backend) -> None:
     assert values["torch_image"] == "registry/prottune-torch@sha256:1"
 
 
+def test_images_come_from_the_registry_that_the_environment_names(
+    backend: small_kfp.Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROTTUNE_REGISTRY", "registry.example/lab/")
+    assert submit(backend, "--torch-image", "mine") == 0
+    values = backend.runs[0]["runtime_config"]["parameters"]
+    assert values["light_image"] == f"registry.example/lab/prottune-light:{__version__}"
+    assert values["torch_image"] == "mine"
+
+
 def test_equal_content_is_uploaded_once(
     backend: small_kfp.Backend, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +134,40 @@ def test_what_is_wrong_is_said_before_anything_is_sent(
     assert backend.calls == []
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "num_nodes=2: checkpoints='', expected an s3:// prefix"),
+        (["--checkpoints", "s3://b/c"], "num_nodes=2: num_gpus=1, expected 0; the step's own pod only waits"),
+        (["--checkpoints", "s3://b/c", "--num-gpus", "0", "--num-processes", "4"], "node_gpus=1, num_proc"),
+    ],
+)
+def test_several_nodes_that_could_not_train_together_are_refused_before_anything_is_sent(
+    words: list[str], line: str, backend: small_kfp.Backend
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        submit(backend, "--num-nodes", "2", *words)
+    assert line in str(refused.value)
+    assert backend.calls == []
+
+
+def test_several_nodes_that_can_train_together_are_sent(backend: small_kfp.Backend) -> None:
+    words = ["--num-nodes", "2", "--num-gpus", "0", "--checkpoints", "s3://bucket/checkpoints"]
+    assert submit(backend, *words) == 0
+    assert backend.runs[0]["runtime_config"]["parameters"]["num_nodes"] == 2
+
+
+def test_a_model_in_a_folder_of_this_machine_is_none_for_a_pod(
+    backend: small_kfp.Backend, tmp_path: Path
+) -> None:
+    words = ["--host", backend.url, "--source", "s3://bucket/proteome.fasta", "--model", str(tmp_path)]
+    with pytest.raises(ConfigError, match=r"model='.*' is a folder of this machine: a pod cannot read that"):
+        main(["submit", "predict", *words])
+    with pytest.raises(ConfigError, match=r"base_model='file://.*' is a folder of this machine"):
+        submit(backend, "--base-model", tmp_path.as_uri())
+    assert backend.calls == []
+
+
 def test_a_local_file_is_no_source_for_a_pod(backend: small_kfp.Backend) -> None:
     with pytest.raises(ConfigError, match=r"source='proteins.fasta': a pod cannot read that; give an s3://"):
         main(["submit", "--host", backend.url, "--source", "proteins.fasta"])
@@ -163,6 +210,22 @@ def test_a_server_that_wants_to_know_who_asks_says_so_at_once(backend: small_kfp
 def test_nobody_at_the_address_is_one_line() -> None:
     with pytest.raises(ServiceError, match=r"http://127.0.0.1:9: .*no answer"):
         main(["submit", "--host", "http://127.0.0.1:9", "--source", "s3://b/k"])
+
+
+def test_without_an_address_it_is_looked_for_where_kubeflow_is_and_not_where_the_runs_are(
+    backend: small_kfp.Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "kubeconfig"
+    context = {"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "default"}}
+    clusters = [{"name": "c", "cluster": {"server": backend.url}}]
+    users = [{"name": "u", "user": {"token": "t"}}]
+    whole = {"clusters": clusters, "users": users, "contexts": [context], "current-context": "c"}
+    file.write_text(json.dumps(whole))
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(file))  # read when it is imported
+    assert main(["submit", "--source", "s3://b/k", "--namespace", "my-profile"]) == 0
+    assert backend.proxied == {"/api/v1/namespaces/kubeflow"}
+    assert backend.experiments[0]["namespace"] == "my-profile"
+    assert len(backend.runs) == 1
 
 
 def test_a_run_that_is_followed_tells_each_change_once(

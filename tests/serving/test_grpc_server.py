@@ -109,6 +109,19 @@ def test_what_the_model_cannot_answer_has_its_status(error: Exception, status: A
     assert status_of(model, config, "ModelInfer", question(b"MKT")) == (status, words)
 
 
+def test_a_server_that_is_about_to_end_is_not_ready_and_still_answers() -> None:
+    model, config = letters()
+    model.is_ending = True
+
+    async def ask(call: Call) -> Any:
+        server = await call("ServerReady", messages.ServerReadyRequest())
+        one = await call("ModelReady", messages.ModelReadyRequest(name="prottune"))
+        answer = await call("ModelInfer", question(b"KKK"))
+        return server.ready, one.ready, answer.model_name
+
+    assert asked(model, config, ask) == (False, False, "prottune")
+
+
 def test_the_token_must_be_brought(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN)
     settings = {"token_file": str(tmp_path / "token")}

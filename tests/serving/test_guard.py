@@ -396,7 +396,7 @@ def test_of_the_real_routes_only_probes_metrics_and_the_page_need_no_token(endpo
         for method, path in routes
         if asked(endpoint, method, path.replace("{model_name}", "prottune")).status_code != 401
     }
-    assert open_to_all == {("GET", path) for path in WITHOUT_TOKEN}
+    assert open_to_all == {(method, path) for method in ("GET", "HEAD") for path in WITHOUT_TOKEN}
 
 
 def test_a_real_request_is_logged_with_its_route_and_its_number_of_sequences(

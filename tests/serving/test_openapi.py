@@ -29,7 +29,7 @@ def test_every_route_is_described_and_no_other(config: ServeConfig) -> None:
     routes = {
         (method, route.path.replace("{model_name}", "prottune"))  # type: ignore[attr-defined]
         for route in application(MODEL, config).routes
-        for method in route.methods  # type: ignore[attr-defined]
+        for method in route.methods - {"HEAD"}  # type: ignore[attr-defined] # which goes with every GET
     }
     assert operations(openapi(MODEL, config)) == routes
 

@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from letters import LettersPredictor
+from starlette.applications import Starlette
 
 from prottune.errors import ConfigError
 from prottune.serving.batcher import Overloaded, TooLate
@@ -36,11 +36,11 @@ def model() -> LocationPredictor:
 
 
 @pytest.fixture
-def app(model: LocationPredictor) -> FastAPI:
+def app(model: LocationPredictor) -> Starlette:
     return application(model, CONFIG)
 
 
-def ask(app: FastAPI, method: str, path: str, **body: Any) -> httpx.Response:
+def ask(app: Starlette, method: str, path: str, **body: Any) -> httpx.Response:
     async def one_request() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -55,7 +55,7 @@ def tensor(rows: list[Any], **changes: Any) -> dict[str, Any]:
     }
 
 
-def test_the_list_of_routes_is_closed(app: FastAPI) -> None:
+def test_the_list_of_routes_is_closed(app: Starlette) -> None:
     assert sorted(route.path_format for route in app.routes) == [  # type: ignore[attr-defined]
         "/metrics",
         "/v1/models",
@@ -73,12 +73,12 @@ def test_the_list_of_routes_is_closed(app: FastAPI) -> None:
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/", "/v2/", "/v1/models/"])
-def test_there_are_no_pages(app: FastAPI, path: str) -> None:
+def test_there_are_no_pages(app: Starlette, path: str) -> None:
     assert ask(app, "GET", path).status_code == 404
 
 
 @pytest.mark.parametrize("verb", ["load", "unload"])
-def test_nobody_can_load_or_unload_the_model(app: FastAPI, verb: str) -> None:
+def test_nobody_can_load_or_unload_the_model(app: Starlette, verb: str) -> None:
     assert ask(app, "POST", f"/v2/repository/models/prottune/{verb}").status_code == 404
     assert ask(app, "GET", "/v2/models/prottune/ready").json() == {"name": "prottune", "ready": True}
 
@@ -95,7 +95,7 @@ def test_nobody_can_load_or_unload_the_model(app: FastAPI, verb: str) -> None:
     ],
     ids=["json", "charset", "curl -d", "text", "cloud event", "none"],
 )
-def test_both_protocols_answer_whatever_type_is_claimed(app: FastAPI, headers: dict[str, str]) -> None:
+def test_both_protocols_answer_whatever_type_is_claimed(app: Starlette, headers: dict[str, str]) -> None:
     v1 = ask(app, "POST", PREDICT, content=json.dumps({"instances": ["kkk"]}), headers=headers)
     assert (v1.status_code, v1.json()["predictions"][0]["location"]) == (200, "Nucleus")
     assert v1.json()["model_version"] == "7"
@@ -108,7 +108,7 @@ def test_both_protocols_answer_whatever_type_is_claimed(app: FastAPI, headers: d
     )
 
 
-def test_v2_takes_and_gives_binary_tensors(app: FastAPI) -> None:
+def test_v2_takes_and_gives_binary_tensors(app: Starlette) -> None:
     raw = b"".join(len(text).to_bytes(4, "little") + text for text in (b"KKK", b"LL"))
     entry = {
         "name": "sequence",
@@ -209,7 +209,7 @@ BAD_BODIES = [
 
 
 @pytest.mark.parametrize(("path", "body", "words"), BAD_BODIES)
-def test_bad_input_is_refused_with_words(app: FastAPI, path: str, body: bytes, words: str) -> None:
+def test_bad_input_is_refused_with_words(app: Starlette, path: str, body: bytes, words: str) -> None:
     reply = ask(app, "POST", path, content=body)
     assert reply.status_code == 400, reply.text
     assert list(reply.json()) == ["error"]
@@ -217,7 +217,7 @@ def test_bad_input_is_refused_with_words(app: FastAPI, path: str, body: bytes, w
 
 
 @pytest.mark.parametrize("field", ["name", "datatype", "data", "parameters", "id", "outputs"])
-def test_a_refusal_quotes_little_of_what_was_sent(app: FastAPI, field: str) -> None:
+def test_a_refusal_quotes_little_of_what_was_sent(app: Starlette, field: str) -> None:
     long = "m1" * 2000
     spoilt = {"data": [long], "parameters": {long: []}, "outputs": [{"name": long}]}.get(field, long)
     body = tensor(["M"]) | ({field: spoilt} if field in ("id", "outputs") else {})
@@ -226,7 +226,7 @@ def test_a_refusal_quotes_little_of_what_was_sent(app: FastAPI, field: str) -> N
     assert (reply.status_code, len(reply.json()["error"]) < 200) == (400, True), reply.text
 
 
-def test_only_the_outputs_that_are_asked_for_come_and_in_that_order(app: FastAPI) -> None:
+def test_only_the_outputs_that_are_asked_for_come_and_in_that_order(app: Starlette) -> None:
     asked = [{"name": "classes"}, {"name": "location", "parameters": {"binary_data": False}}]
     reply = ask(app, "POST", INFER, json=tensor(["KKK"]) | {"outputs": asked, "id": "a"}).json()
     assert (reply["id"], [output["name"] for output in reply["outputs"]]) == ("a", ["classes", "location"])
@@ -245,7 +245,7 @@ def test_only_the_outputs_that_are_asked_for_come_and_in_that_order(app: FastAPI
     ],
 )
 def test_bytes_that_are_not_as_long_as_they_say_are_refused(
-    app: FastAPI, raw: bytes, size: Any, words: str
+    app: Starlette, raw: bytes, size: Any, words: str
 ) -> None:
     entry = tensor([], shape=[1], parameters={"binary_data_size": size})
     del entry["inputs"][0]["data"]
@@ -256,7 +256,7 @@ def test_bytes_that_are_not_as_long_as_they_say_are_refused(
 
 
 @pytest.mark.parametrize("length", ["x", "-5", "0", "7", "999999"])
-def test_a_lying_binary_header_is_refused(app: FastAPI, length: str) -> None:
+def test_a_lying_binary_header_is_refused(app: Starlette, length: str) -> None:
     headers = {"Inference-Header-Content-Length": length, "Content-Type": "application/octet-stream"}
     reply = ask(app, "POST", INFER, content=json.dumps(tensor(["M"])) + "\x01\x02", headers=headers)
     assert reply.status_code == 400
@@ -286,7 +286,7 @@ TENSOR = st.fixed_dictionaries(
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(instances=JSON, tensors=st.lists(TENSOR | JSON, max_size=2), outputs=JSON, number=JSON)
 def test_no_json_makes_the_server_fail(
-    app: FastAPI, instances: Any, tensors: Any, outputs: Any, number: Any
+    app: Starlette, instances: Any, tensors: Any, outputs: Any, number: Any
 ) -> None:
     v1 = ask(app, "POST", PREDICT, content=json.dumps({"instances": instances}))
     body = {"inputs": tensors, "outputs": outputs, "id": number, "parameters": number}
@@ -295,19 +295,26 @@ def test_no_json_makes_the_server_fail(
     assert {v1.status_code, v2.status_code, v2_alone.status_code} <= {200, 400}
 
 
-def test_an_unknown_model_and_a_wrong_method_are_named(app: FastAPI) -> None:
+def test_a_probe_may_ask_with_head(app: Starlette) -> None:
+    reply = ask(app, "HEAD", "/v2/health/ready")
+    assert reply.status_code == 200
+    assert reply.headers["content-type"] == "application/json"
+
+
+def test_an_unknown_model_and_a_wrong_method_are_named(app: Starlette) -> None:
     unknown = ask(app, "POST", "/v1/models/nobody:predict", json={"instances": ["M"]})
     assert (unknown.status_code, unknown.json()["error"]) == (404, "Model with name nobody does not exist.")
     assert ask(app, "GET", "/v2/models/nobody/ready").status_code == 404
     wrong = ask(app, "GET", "/nowhere\u00e9")
     assert (wrong.status_code, wrong.json()["error"]) == (404, r"GET '/nowhere\xe9': there is no such route")
-    for method, path, allowed in (("GET", INFER, "POST"), ("GET", PREDICT, "POST"), ("POST", "/v2", "GET")):
+    allowed = {("GET", INFER): {"POST"}, ("GET", PREDICT): {"POST"}, ("POST", "/v2"): {"GET", "HEAD"}}
+    for (method, path), methods in allowed.items():
         reply = ask(app, method, path)
-        assert (reply.status_code, reply.headers["allow"]) == (405, allowed)
+        assert (reply.status_code, set(reply.headers["allow"].split(", "))) == (405, methods)
         assert reply.json() == {"error": f"{method} '{path}': the route takes another method"}
 
 
-def test_a_model_that_is_not_ready_says_so_on_every_probe(app: FastAPI, model: LocationPredictor) -> None:
+def test_a_model_that_is_not_ready_says_so_on_every_probe(app: Starlette, model: LocationPredictor) -> None:
     model.stop()
     for path in ("/v1/models/prottune", "/v2/models/prottune/ready", "/v2/health/ready"):
         assert ask(app, "GET", path).status_code == 503
@@ -315,7 +322,7 @@ def test_a_model_that_is_not_ready_says_so_on_every_probe(app: FastAPI, model: L
     assert ask(app, "GET", "/v2/health/live").json() == {"live": True}
 
 
-def test_metadata_names_inputs_outputs_and_version(app: FastAPI) -> None:
+def test_metadata_names_inputs_outputs_and_version(app: Starlette) -> None:
     metadata = ask(app, "GET", "/v2/models/prottune").json()
     assert (metadata["name"], metadata["platform"], metadata["versions"]) == ("prottune", "prottune", ["7"])
     assert [entry["name"] for entry in metadata["inputs"]] == ["sequence"]
@@ -387,7 +394,7 @@ def test_what_is_switched_off_is_no_route(model: LocationPredictor) -> None:
     assert ask(on, "GET", "/openapi.json").json()["info"]["title"] == "prottune"
 
 
-def test_metrics_are_served(app: FastAPI) -> None:
+def test_metrics_are_served(app: Starlette) -> None:
     ask(app, "POST", PREDICT, json={"instances": ["KKK"]})
     assert "request_predict_seconds" in ask(app, "GET", "/metrics").text
 

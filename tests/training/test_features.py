@@ -9,23 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_runs import ALONE, DTYPES, new_model, run, splits_of
 
 from prottune.errors import ConfigError
-from prottune.model.base import build_model, find_base
-from prottune.model.classifier import LocationModel
-from prottune.records import Split
-from prottune.training.adaptation import adapt
-from prottune.training.examples import Examples, read_examples
 from prottune.training.features import EncodedExamples, shared_table, with_features
-from prottune.training.history import HistoryWriter
-from prottune.training.loop import Loop, Outcome
 from prottune.training.ranks import Ranks
 from prottune.training.settings import TrainConfig
 from prottune.training.stage import train
-
-LABELS = ("Nucleus", "Cytoplasm", "Peroxisome")
-ALONE = Ranks(0, 1, torch.device("cpu"))
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @pytest.fixture
@@ -49,36 +39,6 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     return folder
-
-
-def new_model(config: TrainConfig) -> LocationModel:
-    torch.manual_seed(config.seed)
-    base = find_base(config.base_model, "", Path())
-    model = build_model(base, config.head, LABELS, config.head_dropout)
-    adapt(model, config)
-    return model
-
-
-def splits_of(tokens: Path) -> tuple[Examples, Examples]:
-    return (
-        read_examples(tokens, Split.TRAIN, len(LABELS)),
-        read_examples(tokens, Split.VALIDATION, len(LABELS)),
-    )
-
-
-def run(model: LocationModel, splits: tuple[Examples, Examples], config: TrainConfig, curve: Path) -> Outcome:
-    torch.manual_seed(1)
-    with HistoryWriter(curve) as history:
-        loop = Loop(
-            model=model,
-            train=splits[0],
-            validation=splits[1],
-            config=config,
-            ranks=ALONE,
-            history=history,
-            precision=DTYPES[config.precision],
-        )
-        return loop.run()
 
 
 def losses(curve: Path) -> list[float]:
@@ -182,6 +142,7 @@ def test_a_rank_on_another_machine_is_told_what_it_cannot_see(scratch: Path) -> 
         shared_table((1, 1), torch.float32, Far(1, 2, torch.device("cpu")))
 
 
+@pytest.mark.integration
 def test_two_processes_share_one_reading_and_the_curve_is_that_of_one(
     make_token_folder,
     config: TrainConfig,

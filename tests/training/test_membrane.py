@@ -9,28 +9,22 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from small_runs import ALONE, LABELS, new_model, run, splits_of
 
 from prottune.errors import ConfigError, DivergedError
-from prottune.model.base import build_model, find_base
 from prottune.model.classifier import LocationModel
 from prottune.model.folder import load_model
 from prottune.model.golden import read_golden
 from prottune.model.inference import Predictor
-from prottune.records import Split
-from prottune.training.adaptation import adapt
 from prottune.training.dealing import plan_epoch
-from prottune.training.examples import Examples, read_examples
+from prottune.training.examples import Examples
 from prottune.training.features import with_features
-from prottune.training.history import HistoryWriter
-from prottune.training.loop import Loop, Outcome
 from prottune.training.losses import JointLoss, figures
-from prottune.training.ranks import Ranks
 from prottune.training.settings import TrainConfig
 from prottune.training.stage import train
 from tests.training.test_resume import assert_same
 from tests.training.test_resume import run as resumable_run
 
-LABELS = ("Nucleus", "Cytoplasm", "Peroxisome")
 FLAGS = "MSUX" * 4 + "UX" * 4
 """Of location 0 some are bound and nothing is known of the others; of location 1 some are soluble. Of a third
 of the proteins, in a row, nothing is known, so that some batches have no flag at all."""
@@ -42,42 +36,11 @@ CONFIG = TrainConfig(
     precision="fp32",
     membrane_weight=0.5,
 )
-ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture
 def tokens(make_token_folder: Callable[..., Path]) -> Path:
     return make_token_folder(membrane=FLAGS)
-
-
-def new_model(config: TrainConfig) -> LocationModel:
-    torch.manual_seed(config.seed)
-    base = find_base(config.base_model, config.base_revision, Path())
-    model = build_model(base, config.head, LABELS, config.head_dropout, membrane=config.membrane_weight > 0)
-    adapt(model, config)
-    return model
-
-
-def splits_of(tokens: Path) -> tuple[Examples, Examples]:
-    return (
-        read_examples(tokens, Split.TRAIN, len(LABELS)),
-        read_examples(tokens, Split.VALIDATION, len(LABELS)),
-    )
-
-
-def run(model: LocationModel, splits: tuple[Examples, Examples], config: TrainConfig, curve: Path) -> Outcome:
-    torch.manual_seed(1)
-    with HistoryWriter(curve) as history:
-        loop = Loop(
-            model=model,
-            train=splits[0],
-            validation=splits[1],
-            config=config,
-            ranks=ALONE,
-            history=history,
-            precision=torch.float32,
-        )
-        return loop.run()
 
 
 def points(curve: Path) -> list[dict[str, float]]:
@@ -206,6 +169,7 @@ def test_a_frozen_encoder_reads_once_for_both_tasks(
     torch.testing.assert_close(once.best.logits_NO, every_epoch.best.logits_NO, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.integration
 def test_two_processes_learn_what_one_does_and_the_folder_says_so(
     tokens: Path, make_base_folder: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ def pod(trainer: SmallTrainer, monkeypatch: pytest.MonkeyPatch) -> OwnPod:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:password@mlflow")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "prottune")
     monkeypatch.setenv("PROTTUNE_FAILURE_FILE", "/tmp/of-this-step")
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/tmp/of-this-pod")
     return own_pod(connected(trainer))
 
 
@@ -106,6 +107,30 @@ def test_secrets_go_over_by_reference_and_no_value_that_may_be_one(pod: OwnPod) 
     assert {"HF_TOKEN", "MLFLOW_TRACKING_URI", "PROTTUNE_FAILURE_FILE"}.isdisjoint(told)
     assert not {"the-secret-itself", "another-secret", "password"} & set(json.dumps(made).split('"'))
     assert not any(name.startswith("PET_") for name in told), "Trainer refuses those"
+
+
+def test_whom_a_pod_is_taken_for_and_its_files_stay_with_it(
+    trainer: SmallTrainer, pod: OwnPod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "AWS_ROLE_ARN": "arn:aws:iam::1:role/of-the-steps-account",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/secrets/eks.amazonaws.com/serviceaccount/token",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1/credentials",
+        "AWS_ENDPOINT_URL_STS": "https://sts.example",
+    }.items():
+        monkeypatch.setenv(name, value)
+    told = {entry["name"]: entry for entry in job(own_pod(connected(trainer)))["spec"]["trainer"]["env"]}
+    assert told["AWS_ENDPOINT_URL_STS"]["value"] == "https://sts.example"
+    assert [name for name in told if name.startswith("AWS_")] == [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_CA_BUNDLE",
+        "AWS_ENDPOINT_URL_STS",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    ]
+    assert told["AWS_CA_BUNDLE"]["valueFrom"]["configMapKeyRef"]["name"] == "prottune"
+    reference = told["AWS_SESSION_TOKEN"]["valueFrom"]["secretKeyRef"]
+    assert reference == {"name": "prottune-s3", "key": "AWS_SESSION_TOKEN", "optional": True}
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["in a pod", "outside"])

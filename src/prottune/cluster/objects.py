@@ -51,6 +51,8 @@ GPU = "nvidia.com/gpu"
 S3_SECRET = "prottune-s3"  # noqa: S105 - its name, not its content
 """Secret that holds the keys of the object store."""
 S3_SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+S3_TOKEN_KEY = "AWS_SESSION_TOKEN"  # noqa: S105 - its name
+"""Key of the same Secret, if the keys are temporary."""
 
 
 def annotations_of(content: Object) -> dict[str, str]:

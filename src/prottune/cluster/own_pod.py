@@ -11,11 +11,15 @@ import re
 from dataclasses import dataclass, field
 
 from prottune.cluster.connection import Cluster
-from prottune.cluster.objects import PODS, S3_SECRET, S3_SECRET_KEYS, Object
+from prottune.cluster.objects import PODS, S3_SECRET, S3_SECRET_KEYS, S3_TOKEN_KEY, Object
 
 FORWARDED = ("AWS_", "HF_", "MLFLOW_", "PROTTUNE_", "S3_")
 """How the names of the variables begin that go over."""
 _OF_THIS_STEP = ("PROTTUNE_CACHE", "PROTTUNE_FAILURE_FILE")
+_OF_THIS_POD = ("AWS_CA_BUNDLE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME")
+"""Values that only hold where they are: a file, and whom a pod is taken for by its service account. EKS gives
+no token to a pod that brings AWS_ROLE_ARN.
+Source: https://github.com/aws/amazon-eks-pod-identity-webhook, pkg/handler/handler.go, addEnvToContainer."""
 _MAIN_CONTAINER = "main"
 """Name of the container of a step, as Argo Workflows calls it."""
 _SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL|USERNAME")
@@ -67,11 +71,13 @@ def own_pod(cluster: Cluster) -> OwnPod:
 
 def _environment(entries: list[Object]) -> tuple[Object, ...]:
     """The variables that go over: references as this pod has them, then plain values, sorted by name."""
-    found = {name: _reference(name) for name in S3_SECRET_KEYS}
+    found = {name: _reference(name) for name in (*S3_SECRET_KEYS, S3_TOKEN_KEY)}
     found |= {
         name: {"name": name, "value": value}
         for name, value in os.environ.items()
-        if name.startswith(FORWARDED) and name not in _OF_THIS_STEP and _is_no_secret(name, value)
+        if name.startswith(FORWARDED)
+        and name not in _OF_THIS_STEP + _OF_THIS_POD
+        and _is_no_secret(name, value)
     }
     for entry in entries:
         by_reference = {"secretKeyRef", "configMapKeyRef"} & set(entry.get("valueFrom") or {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ import httpx
 
 from prottune.deployment.endpoint import Endpoint, is_answering
 from prottune.deployment.settings import DeployConfig
-from prottune.errors import DeploymentError
+from prottune.errors import ConfigError, DeploymentError
 
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 20.0
@@ -34,8 +35,14 @@ class LocalDeployment:
     ) -> Iterator[Endpoint]:
         """Start a server, wait until its model is ready, stop it at the end of the block.
 
-        Raises: DeploymentError with the server's last words if it dies or is not ready in time.
+        Raises: ConfigError where torch is not installed; DeploymentError with the server's last words if it
+            dies or is not ready in time.
         """
+        if importlib.util.find_spec("torch") is None:
+            raise ConfigError(
+                "a local endpoint needs torch, which is not installed here; use the image prottune-torch, or "
+                "a cluster (deploy_to=kserve)"
+            )
         # It takes a free port itself, so no other program can race for it.
         command = [sys.executable, "-m", "prottune.serving", "--model", str(folder)]
         command += ["--host", "127.0.0.1", "--port", "0", "--settle-seconds", "0"]

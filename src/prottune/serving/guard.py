@@ -37,6 +37,8 @@ from prottune.serving.settings import ServeConfig
 _OTHER = "other"
 _CLIENT_GONE = 499  # as nginx calls it; nobody receives it
 _MIN_TOKEN = 16
+_WATCHED_AFTER_SECONDS = 0.02
+"""Most requests are answered before somebody has to look whether their sender is still there."""
 _TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")  # Source: RFC 6750 section 2.1
 
 _log = logging.getLogger(__name__)
@@ -176,7 +178,10 @@ class Guard:
             await gone.wait()
             return {"type": "http.disconnect"}
 
-        watcher = asyncio.create_task(watch())
+        watchers: list[asyncio.Task[None]] = []
+        later = asyncio.get_running_loop().call_later(
+            _WATCHED_AFTER_SECONDS, lambda: watchers.append(asyncio.create_task(watch()))
+        )
         try:
             await self.app(exchange.scope, replay, exchange.send)
         except asyncio.CancelledError:
@@ -185,7 +190,9 @@ class Guard:
             task.uncancel()
             raise Gone from None
         finally:
-            watcher.cancel()
+            later.cancel()
+            for watcher in watchers:
+                watcher.cancel()
 
     def _route(self, scope: Scope) -> str:
         for pattern, route in self._routes.get(scope["method"], ()):

@@ -36,6 +36,8 @@ class LocationPredictor(Model):  # type: ignore[misc]
     ) -> None:
         """Without `attribute` nothing can be explained."""
         super().__init__(MODEL_NAME)
+        self.is_ending = False
+        """Whether the server is about to end: what is asked is answered, but nobody should begin to ask."""
         self.model_version = model_version
         self._predictor = predictor
         self._config = config
@@ -93,8 +95,11 @@ class LocationPredictor(Model):  # type: ignore[misc]
         return self._predictor.labels
 
     async def healthy(self) -> bool:
-        """Whether the model answers its golden sequence as it should; false if it is stuck. Never raises."""
-        return bool(self.ready) and (self._health is None or await self._health.is_good())
+        """Whether to ask the model: it answers its golden sequence as it should, is not stuck, and its server
+        is not about to end. Never raises."""
+        if self.is_ending or not self.ready:
+            return False
+        return self._health is None or await self._health.is_good()
 
     async def predict(self, payload: Any, headers: dict[str, str] | None = None) -> Any:
         """Answer one request: V2 as `InferRequest`, V1 as parsed JSON or its bytes.

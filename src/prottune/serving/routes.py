@@ -2,7 +2,8 @@
 
 KServe's server lets anybody unload the model. Its endpoints that tell about the server and the model are used
 as they are. Bodies are read here, because FastAPI and KServe take what the protocols do not allow (two equal
-keys, text for numbers, CloudEvents), and the model is asked through KServe's `Model`.
+keys, text for numbers, CloudEvents), and the model is asked through KServe's `Model`. That leaves nothing for
+FastAPI to do but to take its time, so the routes are Starlette's.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from prottune.serving.predictor import LocationPredictor
 from prottune.serving.refusals import REFUSALS
@@ -31,26 +36,24 @@ from prottune.serving.tensors import BINARY_HEADER, request_of_http
 
 _JSON, _BYTES = "application/json", "application/octet-stream"
 
-Handler = Callable[..., Awaitable[Any]]
+Handler = Callable[[Request], Awaitable[Response]]
 
 
-def application(model: LocationPredictor, config: ServeConfig) -> FastAPI:
+def application(model: LocationPredictor, config: ServeConfig) -> Starlette:
     """The ASGI application that serves one model; these routes and no others."""
     plane = Plane(model)
     v1, v2 = V1Endpoints(plane), V2Endpoints(plane)
-    predict = _v1(plane, InferenceVerb.PREDICT)
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     routes: list[tuple[str, str, Handler]] = [
         ("GET", "/metrics", metrics_handler),
-        ("GET", "/v1/models", v1.models),
-        ("POST", "/v1/models/{model_name}:predict", predict),
-        ("GET", "/v1/models/{model_name}", _without_verb(v1.model_ready)),
-        ("GET", "/v2", v2.metadata),
-        ("GET", "/v2/health/live", v2.live),
-        ("GET", "/v2/health/ready", v2.ready),
-        ("GET", "/v2/models", v2.models),
-        ("GET", "/v2/models/{model_name}", _without_version(v2.model_metadata)),
-        ("GET", "/v2/models/{model_name}/ready", _without_version(v2.model_ready)),
+        ("GET", "/v1/models", _told(v1.models)),
+        ("POST", "/v1/models/{model_name}:predict", _v1(plane, InferenceVerb.PREDICT)),
+        ("GET", "/v1/models/{model_name}", _without_verb(_told(v1.model_ready))),
+        ("GET", "/v2", _told(v2.metadata)),
+        ("GET", "/v2/health/live", _told(v2.live)),
+        ("GET", "/v2/health/ready", _told(v2.ready)),
+        ("GET", "/v2/models", _told(v2.models)),
+        ("GET", "/v2/models/{model_name}", _told(v2.model_metadata)),
+        ("GET", "/v2/models/{model_name}/ready", _told(v2.model_ready)),
         ("POST", "/v2/models/{model_name}/infer", _infer(plane)),
     ]
     if config.explain:
@@ -64,10 +67,11 @@ def application(model: LocationPredictor, config: ServeConfig) -> FastAPI:
         from prottune.serving.openapi import openapi
 
         routes.append(("GET", "/openapi.json", _fixed(lambda: _json(openapi(model, config)))))
-    for method, path, handler in routes:
-        app.add_api_route(path, handler, methods=[method], response_model=None)
-    for error, refuse in REFUSALS.items():
-        app.add_exception_handler(error, refuse)
+    app = Starlette(
+        routes=[Route(path, handler, methods=[method]) for method, path, handler in routes],
+        exception_handlers=REFUSALS,
+    )
+    app.router.redirect_slashes = False
     return app
 
 
@@ -103,17 +107,17 @@ class Plane(DataPlane):  # type: ignore[misc]
 
 
 def _v1(plane: Plane, verb: InferenceVerb) -> Handler:
-    async def answer(model_name: str, request: Request) -> Response:
-        model = plane.asked(model_name)
-        body = await request.body()
-        answers, _ = await model(body, dict(request.headers), verb)
+    async def answer(request: Request) -> Response:
+        model = plane.asked(request.path_params["model_name"])
+        answers, _ = await model(await request.body(), dict(request.headers), verb)
         return _json(answers)
 
     return answer
 
 
 def _infer(plane: Plane) -> Handler:
-    async def answer(model_name: str, request: Request) -> Response:
+    async def answer(request: Request) -> Response:
+        model_name = request.path_params["model_name"]
         model = plane.asked(model_name)
         body = await request.body()
         names = [output["name"] for output in model.get_output_types()]
@@ -127,6 +131,16 @@ def _infer(plane: Plane) -> Handler:
     return answer
 
 
+def _told(handler: Callable[..., Awaitable[Any]]) -> Handler:
+    """What one of KServe's handlers tells of the server, or of the model that the path names."""
+
+    async def tell(request: Request) -> Response:
+        told = await handler(**request.path_params)
+        return _json(told.model_dump(mode="json") if isinstance(told, BaseModel) else told)
+
+    return tell
+
+
 def _json(content: Any) -> Response:
     return Response(orjson.dumps(content), media_type=_JSON)
 
@@ -135,27 +149,18 @@ def _fixed(make: Callable[[], Response]) -> Handler:
     """A handler that sends what was made once."""
     made = make()
 
-    async def send() -> Response:
+    async def send(_: Request) -> Response:
         return made
 
     return send
 
 
-def _without_version(handler: Handler) -> Handler:
-    """KServe's handlers take a model version as well, which would become a query parameter."""
-
-    async def one_model(model_name: str) -> Any:
-        return await handler(model_name)
-
-    return one_model
-
-
 def _without_verb(handler: Handler) -> Handler:
     """A name with a verb is a route of its own, which is not asked with GET."""
 
-    async def one_model(model_name: str) -> Any:
-        if model_name.endswith((":predict", ":explain")):
+    async def one_model(request: Request) -> Response:
+        if request.path_params["model_name"].endswith((":predict", ":explain")):
             raise HTTPException(405, headers={"Allow": "POST"})
-        return await handler(model_name)
+        return await handler(request)
 
     return one_model

@@ -116,7 +116,7 @@ class _Server(uvicorn.Server):
         end = threading.Timer(self._drain_seconds + _LAST_SECONDS, _end)
         end.daemon = True
         end.start()
-        self._guard.draining = True
+        self._guard.draining = self._model.is_ending = True
         _log.info("ending: %d s for those who send to hear of it", self._settle_seconds)
         await asyncio.sleep(self._settle_seconds)
         await self._stop_accepting(sockets or [])

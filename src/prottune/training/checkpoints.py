@@ -23,7 +23,15 @@ from typing import Any, Self
 
 from prottune.artifacts import MANIFEST_FILE, Manifest, new_folder, read_manifest
 from prottune.errors import ArtifactError, ConfigError, DivergedError, StorageError
-from prottune.storage import fetch_file, fetch_folder, list_files, local_path, remove_folder, upload_file
+from prottune.storage import (
+    fetch_file,
+    fetch_folder,
+    list_files,
+    list_unfinished,
+    local_path,
+    remove_folder,
+    upload_file,
+)
 from prottune.storage import upload_folder as upload
 from prottune.training.settings import TrainConfig
 
@@ -150,7 +158,9 @@ class Checkpoints:
         folders = self._folders()
         whole = [n for n in sorted(folders) if MANIFEST_FILE in folders[n] and str(n) not in self.refused]
         kept = {str(name) for name in whole[-self.config.keep_checkpoints :]}
-        for name in sorted({str(name) for name in folders} - kept) + self._left_overs():
+        broken = {file.partition("/")[0] for file in list_unfinished(self.place)}
+        found = {str(name) for name in folders} | {name for name in broken if Name.parse(name)}
+        for name in sorted(found - kept) + self._left_overs():
             try:
                 remove_folder(self._uri(name))
             except StorageError as error:  # a store that lets nobody delete; nothing is lost by it

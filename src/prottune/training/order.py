@@ -17,7 +17,15 @@ from typing import Self
 
 from prottune.artifacts import check_vacant, read_manifest
 from prottune.errors import ArtifactError, ConfigError
-from prottune.storage import fetch_file, fetch_folder, list_files, remove_folder, s3_uri, upload_file
+from prottune.storage import (
+    fetch_file,
+    fetch_folder,
+    list_files,
+    local_path,
+    remove_folder,
+    s3_uri,
+    upload_file,
+)
 from prottune.storage import upload_folder as upload
 from prottune.training.job import (
     FAILURES,
@@ -38,6 +46,35 @@ _PLACE = "launch"
 _MAX_WORD_BYTES = 1 << 20
 
 
+def check_nodes(config: TrainConfig, checkpoints: str, step_gpus: int = 0) -> None:
+    """Refuse what would keep several nodes from training together; one node is asked nothing.
+
+    `step_gpus` are the GPUs of the step's own pod. Who submits asks before anything is sent, the step before
+    anything is made.
+
+    Raises: ConfigError if the nodes could not reach the checkpoints or the base model, or if the step would
+        hold GPUs while it waits for them.
+    """
+    if config.num_nodes == 1:
+        return
+    told = f"num_nodes={config.num_nodes}"
+    if not s3_uri(checkpoints).startswith("s3://"):
+        raise ConfigError(
+            f"{told}: checkpoints={checkpoints!r}, expected an s3:// prefix; nodes have no folder in common"
+        )
+    folder = local_path(config.base_model)
+    if folder is not None and folder.expanduser().is_dir():
+        raise ConfigError(
+            f"{told}: base_model={config.base_model!r} is a folder of this machine; put it where the nodes "
+            "can fetch it, and name its s3:// prefix"
+        )
+    if step_gpus:
+        raise ConfigError(
+            f"{told}: num_gpus={step_gpus}, expected 0; the step's own pod only waits, and GPUs of the nodes "
+            "are node_gpus"
+        )
+
+
 @dataclass(frozen=True)
 class Order:
     """One training over several nodes, as each of its processes reads it."""
@@ -49,19 +86,9 @@ class Order:
 
     @classmethod
     def of(cls, tokens_digest: str, config: TrainConfig, checkpoints: str) -> Self:
-        """Raises: ConfigError if the nodes could not reach the checkpoints or the base model."""
-        place = s3_uri(checkpoints).rstrip("/")
-        if not place.startswith("s3://"):
-            raise ConfigError(
-                f"num_nodes={config.num_nodes}: checkpoints={checkpoints!r}, expected an s3:// prefix; the "
-                "nodes have no folder in common"
-            )
-        if Path(config.base_model).expanduser().is_dir():
-            raise ConfigError(
-                f"num_nodes={config.num_nodes}: base_model={config.base_model!r} is a folder of this "
-                "machine; put it where the nodes can fetch it, and name its s3:// prefix"
-            )
-        return cls(config, place, tokens_digest)
+        """Raises: ConfigError for what `check_nodes` refuses."""
+        check_nodes(config, checkpoints)
+        return cls(config, s3_uri(checkpoints).rstrip("/"), tokens_digest)
 
     @classmethod
     def parse(cls, text: str) -> Self:
