@@ -1,6 +1,6 @@
 #!/bin/sh
 # images.sh: builds the images light and torch and prints their names and sizes. `make images` calls it.
-#   REGISTRY            written before the names, as registry.example/lab
+#   REGISTRY            written before the names, as registry.example/lab; default: PROTTUNE_REGISTRY
 #   TAG                 default: the version of prottune
 #   TORCH               cpu (default) or cuda: which build of torch
 #   CONTAINER_BUILDER   default: the first of docker, podman and buildah that is there
@@ -20,6 +20,7 @@ done
     "buildah; install one of them, or name it: make images CONTAINER_BUILDER=/path/to/podman"
 case ${TORCH:=cpu} in cpu | cuda) ;; *) refuse "TORCH=$TORCH: expected cpu or cuda" ;; esac
 
+registry=${REGISTRY-${PROTTUNE_REGISTRY:-}}
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' src/prottune/__init__.py)
 revision=$(git describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)
 
@@ -37,7 +38,7 @@ size() {
 }
 
 for target in light torch; do
-    image=${REGISTRY:+$REGISTRY/}prottune-$target:${TAG:-$version}
+    image=${registry:+$registry/}prottune-$target:${TAG:-$version}
     # shellcheck disable=SC2086  # BUILD_FLAGS holds several words
     "$builder" build "$@" ${BUILD_FLAGS:-} --target "$target" --tag "$image" --file components/Dockerfile . >&2
     printf '%s  %s\n' "$image" "$(size "$image")"

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import docker
 from docker.models.containers import Container
 
-PROGRAMS = ("dockerd", "docker", "mmdebstrap", "setpriv", "umount", "make")
+PROGRAMS = ("dockerd", "docker", "mmdebstrap", "setpriv", "unshare", "umount", "make")
 LABEL = "prottune-test"
 """Every container carries it; what is left over is found by it."""
 BASE = "localhost/prottune-base:bookworm"
@@ -25,6 +25,7 @@ PACKAGES = ("python3", "python3-venv", "ca-certificates")
 LEFT_OUT = ("doc", "info", "locale", "man")
 """Folders of /usr/share that Debian's own slim images leave out too."""
 
+_SOCKET, _LOG = "docker.sock", "dockerd.log"
 _START_SECONDS = 60
 _STOP_SECONDS = 60
 _CLONE_NEWNET = 0x40000000
@@ -66,29 +67,25 @@ def missing() -> str:
     absent = [name for name in PROGRAMS if shutil.which(name) is None]
     if absent:
         return f"{', '.join(absent)} absent (apt-get install docker.io mmdebstrap)"
-    return "" if os.geteuid() == 0 else "needs root"
+    if os.geteuid() != 0:
+        return "needs root"
+    made = subprocess.run(["unshare", "--mount", "--net", "true"], check=False, capture_output=True)
+    return made.stderr.decode().strip()
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[Daemon]:
     """Run a daemon with everything below one folder; its containers, mounts and data end with the block."""
-    address = f"unix://{folder / 'docker.sock'}"
+    address = f"unix://{folder / _SOCKET}"
     words = ["dockerd", "--data-root", folder / "data", "--exec-root", folder / "exec"]
     words += ["--pidfile", folder / "pid", "--host", address]
-    words += [
-        "--bridge=none",
-        "--iptables=false",
-        "--ip-forward=false",
-    ]  # the machine's network stays as it is
-    words += [
-        "--default-ulimit",
-        "nofile=1024:4096",
-    ]  # a container that asks for more than the machine has dies
-    log = folder / "dockerd.log"
-    with log.open("wb") as out:  # setpriv: however the tests end, the daemon does too
+    # The network here stays as it is; a container that asks for more files than there are would not start.
+    words += ["--bridge=none", "--iptables=false", "--ip-forward=false"]
+    words += ["--default-ulimit", "nofile=1024:4096"]
+    with (folder / _LOG).open("wb") as out:  # setpriv: however the tests end, the daemon does too
         process = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *words], stdout=out, stderr=out)
     try:
-        client = _client_of(address, process, log)
+        client = _client_of(folder, process)
         try:
             yield Daemon(client, {"DOCKER_HOST": address, "DOCKER_BUILDKIT": "0"})
         finally:
@@ -98,7 +95,7 @@ def running(folder: Path) -> Iterator[Daemon]:
     finally:
         _end(process)
         _unmount_below(folder)
-        shutil.rmtree(folder / "data", ignore_errors=True)  # gigabytes, which pytest would keep
+        subprocess.run(["rm", "-rf", folder / "data"], check=False)  # gigabytes, which pytest would keep
 
 
 def import_base(daemon: Daemon, folder: Path) -> None:
@@ -132,14 +129,14 @@ def network_of(container: Container) -> Iterator[None]:
             setns(own.fileno(), _CLONE_NEWNET)
 
 
-def _client_of(address: str, process: subprocess.Popen[bytes], log: Path) -> docker.DockerClient:
-    """Wait until the daemon answers; only a dead one is given up."""
+def _client_of(folder: Path, process: subprocess.Popen[bytes]) -> docker.DockerClient:
+    """Wait until the daemon listens; only a dead one is given up."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with suppress(docker.errors.DockerException):
-            return docker.DockerClient(base_url=address, timeout=900)  # asks for the server's version
+        if (folder / _SOCKET).exists():
+            return docker.DockerClient(base_url=f"unix://{folder / _SOCKET}", timeout=900)
         time.sleep(0.1)
-    raise AssertionError(f"dockerd did not start: {log.read_text()[-2000:]}")
+    raise AssertionError(f"dockerd did not start: {(folder / _LOG).read_text()[-2000:]}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

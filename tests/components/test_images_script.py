@@ -104,6 +104,12 @@ def test_names_torch_and_places_of_packages_are_chosen_by_variables(binaries: Pa
         assert "PIP_INDEX_URL" not in line
 
 
+def test_the_registry_is_by_default_the_one_that_runs_take_their_images_from(binaries: Path) -> None:
+    has(binaries, "docker")
+    done, _ = images(binaries, PROTTUNE_REGISTRY="registry.example/lab")
+    assert done.stdout.startswith(f"registry.example/lab/prottune-light:{__version__}  ")
+
+
 def test_another_kind_of_torch_is_refused_before_anything_is_built(binaries: Path) -> None:
     has(binaries, "docker")
     done, builds = images(binaries, TORCH="rocm")

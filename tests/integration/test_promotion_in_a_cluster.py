@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from kfp.dsl import Metrics, Model
 from kubernetes import client, config
+from mlflow_server import Server
 from small_cluster import Call, Object, SmallCluster, serving
 from small_endpoint import GOLDEN
 from small_kserve import LEASES, RIGHTS, SERVICES, SmallKServe, controlled
 from small_store import Store
-from test_mlflow_server import Server
 from test_registration import report_on
 from toy_proteins import steps_run, toy_flags
 
