@@ -30,6 +30,9 @@ for name in BASE PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS; do
     [ -z "$value" ] || set -- "$@" --build-arg "$name=$value"
 done
 
+# Without --layers buildah keeps nothing between two builds, and would make light's stages twice.
+[ "${builder##*/}" != buildah ] || set -- --layers "$@"
+
 size() {
     case ${builder##*/} in
         buildah) "$builder" images --format '{{.Size}}' "$1" ;;

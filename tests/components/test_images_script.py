@@ -78,6 +78,7 @@ def test_the_first_builder_that_is_there_builds_both_images(
         assert f" --target {target} --tag {name} --file components/Dockerfile ." in line
         assert f"--build-arg VERSION={__version__} " in line
         assert "--build-arg TORCH=cpu " in line
+        assert (" --layers " in line) == (taken == "buildah")
 
 
 def test_names_torch_and_places_of_packages_are_chosen_by_variables(binaries: Path) -> None:
