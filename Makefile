@@ -46,7 +46,7 @@ integration: $(READY) ## the real servers, faults and endings (minutes)
 $(CHECKOV)/.ready: requirements/checkov.txt requirements/pip.txt requirements/set-up-checkov.sh
 	@requirements/set-up-checkov.sh $(CHECKOV)
 
-api-server: ## build a real API server for custom resources, for `make integration` (once; minutes, 3 GB)
+api-server: ## build a real API server for custom resources, for `make integration` (once; minutes, 5 GB)
 	@tests/integration/api_server_build.sh
 
 FAULTS_KILLS ?= 300

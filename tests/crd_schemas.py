@@ -18,7 +18,6 @@ import pytest
 import yaml
 
 Object = dict[str, Any]
-_OF_EVERY_KIND = ("apiVersion", "kind", "metadata")
 FILES = {
     "inferenceservices.serving.kserve.io": "serving.kserve.io_inferenceservices.yaml",
     "servingruntimes.serving.kserve.io": "serving.kserve.io_servingruntimes.yaml",
@@ -57,13 +56,11 @@ class Schema:
         Refuses 400 for an unknown field if that is asked for (`strictly`); 422 for another kind, for a wrong
         value, for two entries of a list with one key, and for what must stay as it was before.
         """
-        content, dropped = deepcopy(sent), []
-        for name, inner in self._schema["properties"].items():
-            if name not in _OF_EVERY_KIND and name in content:
-                dropped += _prune(inner, content[name], name)
-        dropped += [_take(content, name) for name in set(content) - set(self._schema["properties"])]
+        content = deepcopy(sent)
+        fields = self._schema["properties"] | {"metadata": {"x-kubernetes-preserve-unknown-fields": True}}
+        dropped = _prune(self._schema | {"properties": fields}, content, "")
         if dropped and strictly:
-            told = ", ".join(f'unknown field "{path}"' for path in sorted(dropped))
+            told = ", ".join(f'unknown field "{path[1:]}"' for path in sorted(dropped))
             what = f'{self.kind} in version "{self.version.partition("/")[2]}"'
             message = f"{what} cannot be handled as a {self.kind}: strict decoding error: {told}"
             raise refusal(400, "BadRequest", message)
@@ -72,11 +69,6 @@ class Schema:
         if wrong:
             raise refusal(422, "Invalid", f"{self.kind} is invalid: {', '.join(wrong)}"[:1000])
         return content
-
-
-def _take(content: Object, name: str) -> str:
-    del content[name]
-    return name
 
 
 def _prune(schema: Object, content: Any, path: str) -> list[str]:
@@ -102,14 +94,13 @@ def _fill_in(schema: Object, content: Any) -> None:
         for entry in content:
             _fill_in(schema.get("items", {}), entry)
     if isinstance(content, dict):
-        others = schema.get("additionalProperties")
-        for name, inner in schema.get("properties", {}).items():
+        known, others = schema.get("properties", {}), schema.get("additionalProperties")
+        for name, inner in known.items():
             if name not in content and "default" in inner:
                 content[name] = deepcopy(inner["default"])
         for name, value in content.items():
-            _fill_in(
-                schema.get("properties", {}).get(name) or (others if isinstance(others, dict) else {}), value
-            )
+            if isinstance(inner := known.get(name, others), dict):
+                _fill_in(inner, value)
 
 
 def _wrong(schema: Object, content: Any, before: Any, path: str) -> Iterator[str]:

@@ -4,7 +4,7 @@
 #
 #   api_server_build.sh [FOLDER]      FOLDER, else PROTTUNE_API_SERVER, else ~/.cache/prottune-tests/api-server
 #
-# Needs Debian's apt-get and dpkg-deb, 3 GB below TMPDIR, and minutes. What is there already is not built again.
+# Needs Debian's apt-get and dpkg-deb, 5 GB below TMPDIR, and minutes. What is there already is not built again.
 set -euo pipefail
 
 target=${1:-${PROTTUNE_API_SERVER:-${XDG_CACHE_HOME:-$HOME/.cache}/prottune-tests/api-server}}
@@ -28,7 +28,7 @@ trap end EXIT
 
 # An apt of its own: it knows sid alone, thinks that nothing is installed, and writes nowhere else.
 mirror=$(apt-cache policy base-files | awk '$2 ~ /^http/ {print $2; exit}')
-mkdir -p "$place"/{state/lists/partial,cache/archives/partial,root,home}
+mkdir -p "$place"/{state/lists/partial,cache/archives/partial,root,home,none}
 : > "$place/status"
 echo "deb ${mirror:-http://deb.debian.org/debian} sid main" > "$place/sources.list"
 cat > "$place/apt.conf" <<CONF
@@ -36,9 +36,8 @@ Dir::State "$place/state";
 Dir::State::status "$place/status";
 Dir::Cache "$place/cache";
 Dir::Etc::SourceList "$place/sources.list";
-Dir::Etc::SourceParts "-";
-Dir::Etc::Preferences "-";
-Dir::Etc::PreferencesParts "-";
+Dir::Etc::SourceParts "$place/none";
+Dir::Etc::PreferencesParts "$place/none";
 APT::Install-Recommends "false";
 APT::Sandbox::User "";
 Acquire::Languages "none";
@@ -54,8 +53,9 @@ CONF
 
 # As it is, this server publishes no schemas of custom resources (OpenAPI v3), which every cluster does: the part
 # that writes them waits for a setting of OpenAPI v2, given here.
-sed -i 's/^\tserverConfig\.OpenAPIV3Config = genericapiserver\.DefaultOpenAPIV3Config\(.*\)$/&\n\tserverConfig.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig\1/' \
-    "$place/root/usr/share/gocode/src/k8s.io/$server/pkg/cmd/server/options/options.go"
+options=$place/root/usr/share/gocode/src/k8s.io/$server/pkg/cmd/server/options/options.go
+sed -i 's/^\tserverConfig\.OpenAPIV3Config = \(.*\)\.DefaultOpenAPIV3Config\(.*\)$/&\n\tserverConfig.OpenAPIConfig = \1.DefaultOpenAPIConfig\2/' "$options"
+grep -q 'serverConfig\.OpenAPIConfig = ' "$options"
 
 # Go is linked statically, so it runs here; without its optimizations it is ready sooner.
 (

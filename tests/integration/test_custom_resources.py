@@ -37,7 +37,7 @@ Document = dict[str, Any]
 SERVICES, RUNTIMES, JOBS, TRAINING_RUNTIMES = FILES
 RESOURCES = {"InferenceService": SERVICES, "ServingRuntime": RUNTIMES, "TrainJob": JOBS}
 RESOURCES["TrainingRuntime"] = TRAINING_RUNTIMES
-NAMED_FREELY = ("annotations", "labels", "limits", "requests", "nodeSelector")
+NAMED_FREELY = ("annotations", "labels", "matchLabels", "limits", "requests", "nodeSelector")
 """Fields whose own fields anybody may name."""
 
 
