@@ -26,7 +26,7 @@ demo: $(READY) ## set everything up, run the whole pipeline here on synthetic pr
 	@$(BIN)/python -m pipelines.demo --runs $(RUNS)
 
 test: $(READY) ## set everything up and pass the tests
-	@$(BIN)/python -m pytest -q --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 check: $(READY) ## ruff, mypy (strict), import rules, sizes
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
