@@ -131,8 +131,11 @@ def note(tracker: MlflowTracker, number: int) -> float | None:
 
 
 def _times_stopped() -> int:
-    """How often this thread had to give its core to another, though it did not wait for anything."""
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+    """How often a thread of ours gave its core to another program, though it waited for nothing.
+
+    Of any thread: while one that holds the interpreter's lock is stopped, the others cannot go on either.
+    """
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def assert_none_waited(taken: list[float | None]) -> None:
