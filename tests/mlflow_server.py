@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -55,3 +57,15 @@ class Server:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[Server]:
+    """A server that answers; gone when the block ends."""
+    server = Server(folder)
+    server.start()
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.kill()

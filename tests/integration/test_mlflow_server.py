@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from mlflow_server import Server
+from mlflow_server import Server, mlflow_server
 from test_registration import model_folder, report_on
 from toy_proteins import toy_flags, write_base, write_toy
 
@@ -45,13 +45,8 @@ MOST_SECONDS = 0.010
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("mlflow"))
-    server.start()
-    try:
-        server.wait()
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as server:
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture

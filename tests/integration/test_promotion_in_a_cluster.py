@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from kfp.dsl import Metrics, Model
 from kubernetes import client, config
-from mlflow_server import Server
+from mlflow_server import Server, mlflow_server
 from small_cluster import Call, Object, SmallCluster, serving
 from small_endpoint import GOLDEN
 from small_kserve import LEASES, RIGHTS, SERVICES, SmallKServe, controlled
@@ -37,13 +37,8 @@ PROMOTION = "prottune-promotion"
 
 @pytest.fixture(scope="module")
 def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("mlflow"))
-    server.start()
-    try:
-        server.wait()
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as server:
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture
