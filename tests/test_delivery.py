@@ -208,7 +208,9 @@ def test_handing_over_takes_no_time_while_a_call_hangs(line: Line, address: RunA
         begun = time.perf_counter()
         delivery_.put(losses(number, number + 1))
         longest = max(longest, time.perf_counter() - begun)
-    assert longest < 0.05, "seconds; a busy machine may stop this thread for a while"
+    assert longest < 1.0, (
+        "seconds, of 30 that the call hangs; a busy machine may stop this thread for a while"
+    )
     begun = time.monotonic()
     assert sum(len(parcel.numbers) for parcel in delivery_.close(0.3)) == 2000
     assert time.monotonic() - begun < 2

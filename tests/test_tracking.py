@@ -230,7 +230,7 @@ def test_a_dead_server_is_told_once_and_stops_nothing(
         for number in range(50):
             tracker.point({"step": number, "train/loss": 0.5})
             tracker.settings({"degrees": number})
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 2, "seconds; one call with its tries takes longer"
         assert tracker.run_id == ""
     away, kept = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "waits until it answers" in away
