@@ -20,7 +20,8 @@ from prottune.alphabet import ALPHABET_SHA256, NUM_SPECIAL_TOKENS, encode
 from prottune.artifacts import new_folder
 from prottune.model.base import load_base
 from prottune.model.classifier import LocationModel
-from prottune.model.folder import ModelDescription, save_model
+from prottune.model.description import ModelDescription
+from prottune.model.folder import save_model
 from prottune.model.golden import write_golden
 from prottune.model.inference import Predictor
 from prottune.model.packed import PackedBatch

@@ -19,7 +19,8 @@ def deploy(
     from prottune.deployment.settings import DeployConfig
     from prottune.deployment.stage import deploy
     from prottune.storage import s3_uri
-    from prottune.tracking import numbers, step
+    from prottune.tracking.step import step
+    from prottune.tracking.tracker import numbers
 
     config = DeployConfig(to=deploy_to, replicas=replicas, serving_gpus=serving_gpus)
     with step("deploy", config) as tracker:

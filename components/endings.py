@@ -11,7 +11,7 @@ def hold(reasons: str, note: Output[Markdown]) -> None:
     """Keep the champion that is, and say why the new model was not promoted."""
     from pathlib import Path
 
-    from prottune.tracking import step
+    from prottune.tracking.step import step
 
     with step("hold") as tracker:
         tracker.tags({"prottune.decision": "hold"})
@@ -23,7 +23,7 @@ def stop_early(note: Output[Markdown]) -> None:
     """End the run: data, settings and code are those of the champion, or of a model that was rolled back."""
     from pathlib import Path
 
-    from prottune.tracking import step
+    from prottune.tracking.step import step
 
     with step("stop_early") as tracker:
         tracker.tags({"prottune.decision": "same"})
@@ -34,7 +34,7 @@ def stop_early(note: Output[Markdown]) -> None:
 @dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)
 def finish(status: PipelineTaskFinalStatus) -> None:
     """Close the MLflow run as the pipeline ended."""
-    from prottune.tracking import close_run, failure_told
+    from prottune.tracking.step import close_run, failure_told
 
     with failure_told("finish"):
         if status.state == "SUCCEEDED":

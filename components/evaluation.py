@@ -25,8 +25,9 @@ def evaluate(
     from pathlib import Path
 
     from prottune.evaluation import settings, stage
-    from prottune.registration import champion_folder
-    from prottune.tracking import numbers, step
+    from prottune.registration.champion import champion_folder
+    from prottune.tracking.step import step
+    from prottune.tracking.tracker import numbers
 
     config = settings.EvaluateConfig(
         max_loss_to_champion=max_loss_to_champion, min_gate_proteins=min_gate_proteins

@@ -21,7 +21,8 @@ def ingest(
 
     from prottune.ingestion.settings import IngestConfig
     from prottune.ingestion.stage import ingest
-    from prottune.tracking import numbers, step
+    from prottune.tracking.step import step
+    from prottune.tracking.tracker import numbers
 
     config = IngestConfig(labels=labels, expected_digest=expected_digest, on_conflict=on_conflict)
     with step("ingest", config) as tracker:

@@ -33,10 +33,10 @@ def compare(
     from pathlib import Path
 
     from prottune.artifacts import read_manifest
-    from prottune.provenance import settings_digest
-    from prottune.registration import is_news
+    from prottune.registration.provenance import settings_digest
+    from prottune.registration.stage import is_news
     from prottune.tokenization import TokenizeConfig
-    from prottune.tracking import step
+    from prottune.tracking.step import step
     from prottune.training.settings import TrainConfig
 
     train_config = TrainConfig(

@@ -18,7 +18,7 @@ def split(
     from prottune.prediction.settings import SplitConfig
     from prottune.prediction.sharding import split
     from prottune.prediction.tracked import prediction_step
-    from prottune.tracking import numbers
+    from prottune.tracking.tracker import numbers
 
     config = SplitConfig(num_shards=num_shards, on_bad=on_bad)
     with prediction_step("split", config) as tracker:
@@ -44,8 +44,8 @@ def predict(
     from prottune.prediction.settings import PredictConfig
     from prottune.prediction.sharding import predict_shard
     from prottune.prediction.tracked import prediction_step
-    from prottune.registration import model_folder
-    from prottune.tracking import numbers
+    from prottune.registration.champion import model_folder
+    from prottune.tracking.tracker import numbers
 
     config, address = PredictConfig(precision=precision), Path(chosen.path).read_text()
     with prediction_step("predict", config) as tracker, model_folder(address) as folder:
@@ -70,7 +70,7 @@ def merge(
     from prottune.prediction.settings import MergeConfig
     from prottune.prediction.sharding import merge
     from prottune.prediction.tracked import prediction_step
-    from prottune.tracking import numbers
+    from prottune.tracking.tracker import numbers
 
     config, place = MergeConfig(table_format=table_format), Path(predictions.path)
     with prediction_step("merge", config, is_last=True) as tracker:

@@ -17,9 +17,9 @@ def register(
     """Enter a model in the registry as challenger; `settings` is their digest; returns the version."""
     from pathlib import Path
 
-    from prottune.registration import register
+    from prottune.registration.stage import register
     from prottune.storage import s3_uri
-    from prottune.tracking import pipeline_run, step
+    from prottune.tracking.step import pipeline_run, step
 
     with step("register") as tracker:
         entry = register(Path(model.path), s3_uri(model.uri), Path(report.path), pipeline_run(), settings)
@@ -32,8 +32,8 @@ def register(
 @dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)
 def promote(version: str, compared_with: str, metrics: Output[Metrics]) -> str:
     """Make a deployed version the champion, unless the champion changed since it was compared."""
-    from prottune.registration import promote
-    from prottune.tracking import step
+    from prottune.registration.promotion import promote
+    from prottune.tracking.step import step
 
     with step("promote") as tracker:
         outcome = promote(version, compared_with)
@@ -51,7 +51,7 @@ def choose(model: str, chosen: Output[Artifact]) -> str:
     from pathlib import Path
 
     from prottune.prediction.tracked import prediction_step
-    from prottune.registration import model_address
+    from prottune.registration.champion import model_address
 
     with prediction_step("choose") as tracker:
         address, version = model_address(model)

@@ -18,7 +18,8 @@ def tokenize(
     from pathlib import Path
 
     from prottune.tokenization import TokenizeConfig, tokenize
-    from prottune.tracking import numbers, step
+    from prottune.tracking.step import step
+    from prottune.tracking.tracker import numbers
 
     config = TokenizeConfig(max_residues=max_residues, cut=cut)
     with step("tokenize", config) as tracker:

@@ -38,7 +38,8 @@ def train(
     """
     from pathlib import Path
 
-    from prottune.tracking import numbers, step
+    from prottune.tracking.step import step
+    from prottune.tracking.tracker import numbers
     from prottune.training.checkpoints import place_of_run
     from prottune.training.settings import TrainConfig
     from prottune.training.stage import train

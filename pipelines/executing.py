@@ -54,7 +54,7 @@ def without_retries(committed: str) -> str:
 
 def end_with_the_parent() -> None:
     """Wait for the end of standard input, then close the MLflow run and end every process of this run."""
-    from prottune.tracking import close_run
+    from prottune.tracking.step import close_run
 
     while os.read(sys.stdin.fileno(), 1):  # not sys.stdin.read(): it would hold a lock when Python ends
         pass

@@ -18,7 +18,7 @@ from pipelines.resources import (
     light,
 )
 from prottune.prediction.settings import MergeConfig, PredictConfig, SplitConfig
-from prottune.registration import FROM_REGISTRY
+from prottune.registration.champion import FROM_REGISTRY
 
 
 @dsl.pipeline(name="prottune-predict", display_name="prottune: label a proteome")

@@ -12,8 +12,8 @@ from kfp.dsl import PipelineTask
 
 from prottune.cluster.objects import GPU, S3_SECRET, S3_SECRET_KEYS, S3_TOKEN_KEY
 from prottune.s3.access import CA_VARIABLES
+from prottune.tracking.unsent import PLACE_VARIABLE
 from prottune.training.settings import MOST_SECONDS
-from prottune.unsent import PLACE_VARIABLE
 
 CONFIG_MAP = "prottune"
 FROM_CONFIG_MAP = (

@@ -26,7 +26,7 @@ from pipelines.processes import end_processes_of
 from pipelines.progress import Progress
 from pipelines.runs import Run, new_run
 from prottune.errors import TrackingError
-from prottune.tracking import close_run
+from prottune.tracking.step import close_run
 
 ENDINGS = {"finetune": finetuned.ENDING, "predict": predicted.ENDING}
 """Graph -> what its steps leave behind, and how that is told."""

@@ -13,7 +13,7 @@ from typing import Any
 from pipelines.executing import PARAMETERS_FILE
 from prottune.errors import ConfigError
 from prottune.storage import local_path
-from prottune.unsent import PLACE_VARIABLE
+from prottune.tracking.unsent import PLACE_VARIABLE
 
 LATEST = "latest"
 SUMMARY_FILE = "summary.json"

@@ -22,7 +22,7 @@ PICTURE = Path(__file__).parents[1] / "docs/graph.svg"
 _BOX, _LINE, _GAP, _STACK, _PAD, _TITLE = 96, 46, 30, 18, 14, 24
 _LETTER = 7
 """Width and height of a step; room beside, below, and inside a frame; of a frame's title and its letters."""
-_COLORS = files("prottune").joinpath("colors.css").read_text(encoding="utf-8")
+_COLORS = files("prottune.reports").joinpath("colors.css").read_text(encoding="utf-8")
 _STYLE = """
 text { font-family: system-ui, -apple-system, "Segoe UI", sans-serif; font-size: 14px; fill: var(--ink); }
 .what { font-size: 11px; fill: var(--muted); } .step { font-weight: 600; }

@@ -8,7 +8,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from prottune.mlflow_store import mlflow_client
+from prottune.tracking.mlflow_store import mlflow_client
 
 
 @cache

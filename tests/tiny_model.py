@@ -25,7 +25,8 @@ def write_tiny_model(
     from prottune.alphabet import ALPHABET_SHA256
     from prottune.artifacts import new_folder
     from prottune.model.base import load_base
-    from prottune.model.folder import ModelDescription, save_model
+    from prottune.model.description import ModelDescription
+    from prottune.model.folder import save_model
     from prottune.model.golden import write_golden
     from prottune.model.inference import Predictor
 

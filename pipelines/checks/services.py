@@ -11,10 +11,10 @@ from pipelines.checks.finding import Finding, NotCheckedError, failed, ok, warni
 from pipelines.checks.surroundings import Surroundings
 from prottune.cluster.objects import CONFIG_MAPS
 from prottune.errors import ArtifactError, ConfigError, ProttuneError, StorageError, StoreAwayError
-from prottune.mlflow_store import masked, sqlite_file
 from prottune.s3.calls import patience
 from prottune.s3.parts import PART_BYTES
 from prottune.storage import fetch_file, list_files, remove_folder, upload_file
+from prottune.tracking.mlflow_store import masked, sqlite_file
 
 SMALL_BYTES = 64
 LARGE_BYTES = PART_BYTES + 1

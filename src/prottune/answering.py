@@ -11,7 +11,8 @@ from pathlib import Path
 from prottune.explanation import ExplainConfig
 from prottune.prediction.settings import PredictConfig
 from prottune.serving.settings import ServeConfig
-from prottune.tracking import numbers, step
+from prottune.tracking.step import step
+from prottune.tracking.tracker import numbers
 
 
 @dataclass(frozen=True, kw_only=True)

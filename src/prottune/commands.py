@@ -18,7 +18,8 @@ from prottune.ingestion.settings import IngestConfig
 from prottune.registry_commands import Promote, Register, Rollback
 from prottune.sample import SampleConfig
 from prottune.tokenization import TokenizeConfig
-from prottune.tracking import numbers, step
+from prottune.tracking.step import step
+from prottune.tracking.tracker import numbers
 from prottune.training.settings import TrainConfig
 
 
@@ -180,7 +181,7 @@ COMMANDS: dict[str, type[Command]] = {
 @contextmanager
 def _champion(where: str) -> Iterator[tuple[Path | None, str]]:
     """Yield the folder and version that `--champion` means."""
-    from prottune.registration import FROM_REGISTRY, champion_folder
+    from prottune.registration.champion import FROM_REGISTRY, champion_folder
 
     if where == "none":
         yield None, ""

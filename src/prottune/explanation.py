@@ -149,8 +149,8 @@ def explanation(labels: Sequence[str], answer: Prediction, attribution: Attribut
 
 
 def _write_page(path: Path, answer: Prediction, attribution: Attribution) -> None:
-    from prottune.reports import paragraph, table, tiles, write_page
-    from prottune.residue_map import residue_map
+    from prottune.reports.page import paragraph, table, tiles, write_page
+    from prottune.reports.residue_map import residue_map
 
     location = attribution.location
     scores_R = np.nan_to_num(attribution.scores_R)
@@ -183,7 +183,7 @@ def _write_page(path: Path, answer: Prediction, attribution: Attribution) -> Non
 
 
 def _note(attribution: Attribution) -> str:
-    from prottune.reports import paragraph
+    from prottune.reports.page import paragraph
 
     if attribution.left_out is None:
         return ""

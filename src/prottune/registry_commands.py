@@ -8,9 +8,10 @@ from pathlib import Path
 
 from prottune.artifacts import read_manifest
 from prottune.errors import ConfigError
-from prottune.provenance import read_description, settings_digest
+from prottune.model.description import read_facts
+from prottune.registration.provenance import settings_digest
 from prottune.tokenization import TokenizeConfig
-from prottune.tracking import pipeline_run, step
+from prottune.tracking.step import pipeline_run, step
 from prottune.training.settings import TrainConfig
 
 
@@ -26,7 +27,7 @@ class Register:
     """Folder that `prottune evaluate` made about this model."""
 
     def run(self) -> Iterator[str]:
-        from prottune.registration import register
+        from prottune.registration.stage import register
 
         with step("register"):
             entry = register(self.model, self.uri, self.report, pipeline_run(), _settings_digest(self.model))
@@ -50,7 +51,7 @@ class Promote:
     """Promote a version although the gate held it, or although it was rolled back."""
 
     def run(self) -> Iterator[str]:
-        from prottune.registration import promote
+        from prottune.registration.promotion import promote
 
         outcome = promote(self.version, self.compared_with, overrule=self.overrule)
         if not outcome.promoted:
@@ -63,7 +64,8 @@ class Rollback:
     """Nothing to set."""
 
     def run(self) -> Iterator[str]:
-        from prottune.registration import find_champion, rollback
+        from prottune.registration.champion import find_champion
+        from prottune.registration.promotion import rollback
 
         outcome = rollback()
         yield f"version {outcome.champion} is the champion again: {outcome.reason}"
@@ -73,7 +75,7 @@ class Rollback:
 
 def _settings_digest(model: Path) -> str:
     """The digest that a pipeline would have asked `is_news` with, from what the model says about itself."""
-    settings, description = read_manifest(model, "train").settings, read_description(model)
+    settings, description = read_manifest(model, "train").settings, read_facts(model)
     known = {field.name for field in fields(TrainConfig)}  # an older model may have had others
     train = TrainConfig(**{name: value for name, value in settings.items() if name in known})
     tokenize = TokenizeConfig(max_residues=description["max_residues"], cut=description["cut"])

@@ -16,7 +16,7 @@ import pytest
 from mlflow_template import new_store
 
 from pipelines import manifests
-from prottune.mlflow_store import mlflow_client
+from prottune.tracking.mlflow_store import mlflow_client
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -24,15 +24,19 @@ from toy_proteins import toy_flags, write_base, write_toy
 
 from pipelines.checks import services
 from pipelines.checks.surroundings import DoctorFlags, Surroundings
-from prottune import tracking, unsent
 from prottune.artifacts import read_manifest
 from prottune.errors import TrackingError
 from prottune.ingestion.settings import IngestConfig
 from prottune.ingestion.stage import ingest
-from prottune.mlflow_store import mlflow_client
-from prottune.registration import champion_folder, find_champion, promote, register
+from prottune.registration.champion import champion_folder, find_champion
+from prottune.registration.promotion import promote
+from prottune.registration.stage import register
 from prottune.tokenization import TokenizeConfig, tokenize
-from prottune.tracking import MlflowTracker, close_run, step
+from prottune.tracking import tracker as tracker_module
+from prottune.tracking import unsent
+from prottune.tracking.mlflow_store import mlflow_client
+from prottune.tracking.step import close_run, step
+from prottune.tracking.tracker import MlflowTracker
 
 pytestmark = [
     pytest.mark.integration,
@@ -292,7 +296,7 @@ def test_the_registry_does_not_do_without_its_server(tmp_path: Path, monkeypatch
     model = model_folder(tmp_path / "model", "unregistered weights")
     (tmp_path / "mlflow").mkdir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", Server(tmp_path / "mlflow").uri)
-    monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 1.0)
+    monkeypatch.setattr(tracker_module, "_FLUSH_SECONDS", 1.0)
     with pytest.raises(TrackingError), step("register"):
         register(model, str(model), report_on(model), "run-3")
     with pytest.raises(TrackingError), step("promote"):

@@ -26,9 +26,10 @@ from components.registration import promote as promote_step
 from prottune.artifacts import new_folder
 from prottune.cluster import connection
 from prottune.errors import DeploymentError
-from prottune.mlflow_store import mlflow_client
-from prottune.registration import find_champion, register
+from prottune.registration.champion import find_champion
+from prottune.registration.stage import register
 from prottune.storage import upload_folder
+from prottune.tracking.mlflow_store import mlflow_client
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

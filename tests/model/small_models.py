@@ -7,7 +7,8 @@ from transformers import BertConfig
 from prottune.alphabet import ALPHABET_SHA256, STANDARD_RESIDUES, VOCABULARY
 from prottune.artifacts import new_folder
 from prottune.model.classifier import LocationModel, new_config
-from prottune.model.folder import ModelDescription, save_model
+from prottune.model.description import ModelDescription
+from prottune.model.folder import save_model
 
 LABELS = ("Nucleus", "Lysosome/Vacuole", "Peroxisome")
 

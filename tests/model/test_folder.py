@@ -7,7 +7,8 @@ from transformers import AutoTokenizer, BertForSequenceClassification
 from prottune.alphabet import encode
 from prottune.artifacts import new_folder
 from prottune.errors import ArtifactError
-from prottune.model.folder import DESCRIPTION_FILE, HEADS_FILE, WEIGHTS_FILE, load_model, save_model
+from prottune.model.description import DESCRIPTION_FILE
+from prottune.model.folder import HEADS_FILE, WEIGHTS_FILE, load_model, save_model
 from prottune.model.packed import PackedBatch
 from tests.model.small_models import LABELS, description, random_sequence, small_model, write_model
 
@@ -103,7 +104,7 @@ def rewritten(tmp_path, change):
         (lambda content: {**content, "future": 1}, "fields .*'future'.*, expected"),
         (lambda content: {key: content[key] for key in content if key != "head"}, "expected .*'head'"),
         (lambda content: {**content, "head": "lstm"}, "head 'lstm', expected one of cls, mean, attention"),
-        (lambda content: [content], "fields list, expected"),
+        (lambda content: [content], "holds a list, expected the fields of a model"),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(tmp_path, change, words):

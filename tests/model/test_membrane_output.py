@@ -12,7 +12,8 @@ from prottune.artifacts import new_folder
 from prottune.errors import ArtifactError
 from prottune.model.calibration import fit_membrane_temperature
 from prottune.model.classifier import split_logits
-from prottune.model.folder import DESCRIPTION_FILE, HEADS_FILE, load_model, save_model
+from prottune.model.description import DESCRIPTION_FILE
+from prottune.model.folder import HEADS_FILE, load_model, save_model
 from prottune.model.golden import read_golden, write_golden
 from prottune.model.inference import Predictor
 from prottune.model.packed import PackedBatch

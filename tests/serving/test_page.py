@@ -79,7 +79,7 @@ def test_the_script_knows_the_servers_own_numbers() -> None:
 
 
 def test_the_page_has_the_colours_of_the_reports() -> None:
-    assert inside("style").startswith(resources.files("prottune").joinpath("colors.css").read_text())
+    assert inside("style").startswith(resources.files("prottune.reports").joinpath("colors.css").read_text())
 
 
 @pytest.mark.parametrize(("is_wanted", "status"), [(True, 200), (False, 404)])

@@ -17,7 +17,7 @@ from prottune.cluster.objects import GPU, INFERENCE_SERVICES, Object, annotation
 from prottune.deployment.contract import MODEL_NAME
 from prottune.deployment.settings import DeployConfig
 from prottune.errors import ConfigError
-from prottune.provenance import read_description
+from prottune.model.description import read_facts
 from prottune.storage import s3_uri
 
 RUNTIME = "prottune"
@@ -61,7 +61,7 @@ class Revision:
             MODE_ANNOTATION: MODE,
             VERSION_ANNOTATION: model_version,
             MODEL_DIGEST_ANNOTATION: manifest.digest,
-            DATASET_DIGEST_ANNOTATION: str(read_description(folder).get("dataset_digest", "")),
+            DATASET_DIGEST_ANNOTATION: str(read_facts(folder).get("dataset_digest", "")),
         }
         spec = predictor(uri, config, model_version)
         content = json.dumps([spec, told], sort_keys=True)

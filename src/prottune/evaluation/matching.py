@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from prottune.alphabet import ALPHABET_SHA256
 from prottune.errors import ArtifactError, DataError
+from prottune.model.description import read_facts
 
 Description = Mapping[str, Any]
 """What a model folder says about itself: the content of prottune.json."""
@@ -19,19 +19,13 @@ def read_description(folder: Path) -> Description:
 
     Raises: ArtifactError if it says nothing, or not which locations it answers and which alphabet it reads.
     """
-    from prottune.model.folder import DESCRIPTION_FILE
-
-    path = folder / DESCRIPTION_FILE
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError) as error:
-        raise ArtifactError(
-            f"{path}: not the description of a model that prottune trained ({error})"
-        ) from error
+    description = read_facts(folder)
     missing = [name for name in ("labels", "alphabet_sha256") if name not in description]
     if missing:
-        raise ArtifactError(f"{path}: {' and '.join(missing)} missing; the model does not tell what it reads")
-    return dict(description)
+        raise ArtifactError(
+            f"{folder}: {' and '.join(missing)} missing; the model does not tell what it reads"
+        )
+    return description
 
 
 def refuse_mismatch(folder: Path, description: Description, locations: tuple[str, ...]) -> None:

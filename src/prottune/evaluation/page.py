@@ -11,7 +11,7 @@ from prottune.evaluation.findings import Findings
 from prottune.evaluation.summary import VERDICTS, headline
 from prottune.evaluation.wording import FIGURES, FLOOR, interval_of
 from prottune.records import Split
-from prottune.reports import numbered, paragraph, table, tiles, write_page
+from prottune.reports.page import numbered, paragraph, table, tiles, write_page
 
 
 def write_evaluation_page(path: Path, findings: Findings) -> None:

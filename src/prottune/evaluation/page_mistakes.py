@@ -11,8 +11,8 @@ from prottune.evaluation.findings import Findings
 from prottune.evaluation.wording import percent
 from prottune.explanation import exactness, strongest_stretch
 from prottune.records import Split
-from prottune.reports import folded, paragraph, table
-from prottune.residue_map import residue_map
+from prottune.reports.page import folded, paragraph, table
+from prottune.reports.residue_map import residue_map
 
 if TYPE_CHECKING:
     from prottune.model.attribution import Attribution

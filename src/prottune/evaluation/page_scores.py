@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prottune.charts import bars, heat_map
 from prottune.evaluation.findings import Findings
 from prottune.evaluation.metrics import LENGTH_BINS
 from prottune.evaluation.wording import COLUMNS, FIGURES, FLOOR, compared, interval_of, low_to_high, percent
 from prottune.homology import MIN_COVERAGE, MIN_IDENTITY
 from prottune.records import Split
-from prottune.reports import paragraph, table
+from prottune.reports.charts import bars, heat_map
+from prottune.reports.page import paragraph, table
 
 Scores = Mapping[str, Any]
 """Figures of some proteins, as metrics.json has them."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prottune.charts import lines
 from prottune.evaluation.findings import Findings
 from prottune.evaluation.metrics import NUM_CALIBRATION_BINS
 from prottune.evaluation.wording import FLOOR, percent
 from prottune.records import Split
-from prottune.reports import paragraph, table
+from prottune.reports.charts import lines
+from prottune.reports.page import paragraph, table
 
 _STRANGERS = {"shuffled": "same residues, shuffled", "random": "random residues, same length"}
 

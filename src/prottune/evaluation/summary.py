@@ -5,7 +5,7 @@ from __future__ import annotations
 from prottune.evaluation.findings import Findings
 from prottune.evaluation.wording import COLUMNS, compared, percent
 from prottune.records import Split
-from prottune.reports import number_text
+from prottune.reports.page import number_text
 
 VERDICTS = {"promote": "Promote", "hold": "Hold"}
 

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from prottune.charts import bars, histogram
 from prottune.homology import mmseqs_version
 from prottune.ingestion import clustering
 from prottune.ingestion.findings import MEANINGS, Findings
 from prottune.ingestion.settings import IngestConfig
 from prottune.ingestion.sources import DEEPLOC_ORIGINAL_BLOB, Source
 from prottune.records import LabelSet, Membrane, Protein, Split
-from prottune.reports import paragraph, table, write_page
+from prottune.reports.charts import bars, histogram
+from prottune.reports.page import paragraph, table, write_page
 
 CUTS = (510, 1022, 2046)
 """Residues that fit in 512, 1024 and 2048 tokens, [CLS] and [SEP] taken off."""

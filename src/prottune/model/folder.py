@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,53 +16,16 @@ from prottune.alphabet import ALPHABET_SHA256
 from prottune.artifacts import read_manifest
 from prottune.errors import ArtifactError
 from prottune.model.classifier import LocationConfig, LocationModel, new_config
+from prottune.model.description import DESCRIPTION_FILE, ModelDescription
 from prottune.model.heads import HEADS
 from prottune.model.tokenizer import save_tokenizer
 
-DESCRIPTION_FILE = "prottune.json"
 WEIGHTS_FILE = "model.safetensors"
 HEADS_FILE = "heads.safetensors"
 CONFIG_FILE = "config.json"
 
 _STOCK_NAMES = {"head.dense.": "bert.pooler.dense."}
 """Our names -> those of transformers' BertForSequenceClassification, in the weights of a stock folder."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelDescription:
-    """What must travel with the weights; the content of prottune.json."""
-
-    label_set: str
-    labels: tuple[str, ...]
-    """Locations in the order of the logits."""
-    head: str
-    max_residues: int
-    """Longer proteins are cut to this many residues; 0 keeps them whole."""
-    cut: str
-    alphabet_sha256: str
-    dataset_digest: str
-    base_model: str
-    base_digest: str
-    base_revision: str = ""
-    temperature: float = 1.0
-    """Already folded into the last layer; recorded for people."""
-    membrane_temperature: float | None = None
-    """The same of the membrane's output; None if the model has no such output."""
-    confident_above: float = 1.0
-    """Of the validation answers with at least this probability, `confident_accuracy` (a setting of training)
-    were right; 1 means that no probability is enough, and no answer is confident."""
-    energy_below: float
-    """99 % of the validation proteins have less energy (-logsumexp of the logits); more is unlike them."""
-    versions: dict[str, str]
-
-    @property
-    def membrane(self) -> bool:
-        """Whether the model also answers if a protein is bound to a membrane."""
-        return self.membrane_temperature is not None
-
-
-_SECOND_TASK = {"membrane_temperature"}
-"""Fields that only a model with a second task has: all others are as they were before there was one."""
 
 
 def save_model(model: LocationModel, folder: Path, description: ModelDescription) -> None:
@@ -85,10 +47,7 @@ def save_model(model: LocationModel, folder: Path, description: ModelDescription
         _save_weights(heads, folder / HEADS_FILE)
     _write(folder / CONFIG_FILE, _config(model))
     save_tokenizer(folder, model.layout.max_tokens)
-    content = asdict(description)
-    if not description.membrane:
-        content = {name: value for name, value in content.items() if name not in _SECOND_TASK}
-    _write(folder / DESCRIPTION_FILE, content)
+    _write(folder / DESCRIPTION_FILE, description.as_json())
 
 
 def load_model(
@@ -101,7 +60,7 @@ def load_model(
     Raises: ArtifactError if the folder is damaged, was made by another stage, or speaks another alphabet.
     """
     read_manifest(folder, "train")
-    description = _read_description(folder / DESCRIPTION_FILE)
+    description = ModelDescription.read(folder)
     if description.alphabet_sha256 != ALPHABET_SHA256:
         raise ArtifactError(
             f"{folder}: made with alphabet {description.alphabet_sha256[:12]}, this prottune has "
@@ -187,20 +146,6 @@ def _read_weights(folder: Path, config: LocationConfig) -> dict[str, Tensor]:
             raise ArtifactError(f"{folder / name}: missing, but {DESCRIPTION_FILE} speaks of what it holds")
         weights.update(safetensors.torch.load_file(folder / name))
     return {_our_name(name): tensor for name, tensor in weights.items()} if _is_stock(config) else weights
-
-
-def _read_description(path: Path) -> ModelDescription:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: missing; this is not a model that prottune trained") from None
-    except ValueError as error:
-        raise ArtifactError(f"{path}: not JSON ({error})") from error
-    expected = {field.name for field in fields(ModelDescription)}
-    if not isinstance(content, dict) or not expected - _SECOND_TASK <= set(content) <= expected:
-        found = sorted(content) if isinstance(content, dict) else type(content).__name__
-        raise ArtifactError(f"{path}: fields {found}, expected {sorted(expected)}")
-    return ModelDescription(**{**content, "labels": tuple(content["labels"])})
 
 
 def _write(path: Path, content: object) -> None:

@@ -15,7 +15,8 @@ from prottune.alphabet import NUM_SPECIAL_TOKENS, clean, cut, encode
 from prottune.errors import DataError
 from prottune.model.calibration import NOBODY, energy
 from prottune.model.classifier import LocationModel, split_logits
-from prottune.model.folder import ModelDescription, load_model
+from prottune.model.description import ModelDescription
+from prottune.model.folder import load_model
 from prottune.model.packed import PackedBatch, row_step_for
 from prottune.model.precision import choose_precision
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prottune.charts import bars
-from prottune.reports import number_text, paragraph, table, tiles, write_page
+from prottune.reports.charts import bars
+from prottune.reports.page import number_text, paragraph, table, tiles, write_page
 
 PAGE_FILE = "report.html"
 SUMMARY_FILE = "summary.md"

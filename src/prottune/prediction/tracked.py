@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prottune.errors import ProttuneError, ServiceError, TrackingError
-from prottune.tracking import Tracker, close_run, step
+from prottune.tracking.step import close_run, step
+from prottune.tracking.tracker import Tracker
 
 _log = logging.getLogger(__name__)
 

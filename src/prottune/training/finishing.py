@@ -20,7 +20,8 @@ from prottune.model.calibration import (
     fold_temperature,
 )
 from prottune.model.classifier import LocationModel, split_logits
-from prottune.model.folder import ModelDescription, save_model
+from prottune.model.description import ModelDescription
+from prottune.model.folder import save_model
 from prottune.model.golden import write_golden
 from prottune.model.inference import Predictor
 from prottune.training.adaptation import merge_adapters

@@ -18,7 +18,7 @@ from prottune.cluster.connection import Cluster, connect
 from prottune.cluster.objects import TRAIN_JOBS, TRAINING_RUNTIMES, Object
 from prottune.cluster.own_pod import own_pod
 from prottune.errors import ClusterError, ConfigError, ProttuneError
-from prottune.tracking import pipeline_run
+from prottune.tracking.step import pipeline_run
 from prottune.training.following import POLL_SECONDS, Following, pods_of
 from prottune.training.history import HISTORY_FILE, Receiver
 from prottune.training.order import POINT_MARK, Order

@@ -31,7 +31,7 @@ def page() -> HTMLResponse:
 
 @cache
 def _content() -> tuple[str, dict[str, str]]:
-    style = _text("prottune", "colors.css") + _text(__name__, "page.css")
+    style = _text("prottune.reports", "colors.css") + _text(__name__, "page.css")
     script = "\n".join(['"use strict";', *(_text(__name__, name) for name in _SCRIPTS)])
     parts = {"style": style, "script": script, "facts": json.dumps(_facts())}
     content = _text(__name__, "page.html")

@@ -3,7 +3,7 @@
 import re
 from xml.etree import ElementTree
 
-from prottune.residue_map import ROW_RESIDUES, residue_map
+from prottune.reports.residue_map import ROW_RESIDUES, residue_map
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -4,8 +4,8 @@
 
 A pod's disk ends with the pod, so on a cluster the place is an s3:// prefix. Every step that ends with
 something unsent leaves one sealed folder there. The next step that reaches the same server sends what all of
-them hold, to the runs that it belongs to; `python -m prottune.unsent` does so at once. Sending a folder twice
-doubles nothing.
+them hold, to the runs that it belongs to; `python -m prottune.tracking.unsent` does so at once. Sending a
+folder twice doubles nothing.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from time import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from prottune.artifacts import MANIFEST_FILE, new_folder, read_manifest
-from prottune.delivery import Parcel, RunWriter, is_refusal
 from prottune.errors import ConfigError, ProttuneError, TrackingError
-from prottune.mlflow_store import RunAddress, masked, mlflow_client, one_line, open_run
 from prottune.storage import fetch_folder, list_files, local_path, remove_folder, upload_folder
+from prottune.tracking.delivery import Parcel, RunWriter, is_refusal, now
+from prottune.tracking.mlflow_store import RunAddress, masked, mlflow_client, one_line, open_run
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -48,7 +47,7 @@ def keep(address: RunAddress, parcels: Sequence[Parcel]) -> str:
 
     Raises: ProttuneError or OSError if the place cannot be written.
     """
-    name = f"{int(time() * 1000)}-{uuid4().hex[:8]}"
+    name = f"{now()}-{uuid4().hex[:8]}"
     known = replace(address, uri=masked(address.uri))  # a password stays in the environment
     lines = [
         json.dumps(asdict(known)),
@@ -62,6 +61,25 @@ def keep(address: RunAddress, parcels: Sequence[Parcel]) -> str:
         if where is None:
             upload_folder(folder, f"{place()}/{name}")
     return f"{place()}/{name}"
+
+
+def keep_and_tell(address: RunAddress, parcels: Sequence[Parcel]) -> None:
+    """Keep what MLflow could not take, and say in one line how much that is and where it waits."""
+    points = f"{sum(len(parcel.numbers) for parcel in parcels):,} points"
+    server = masked(address.uri)
+    try:
+        where = keep(address, parcels)
+    except (ProttuneError, OSError) as error:
+        _log.warning(
+            "MLflow at %s does not answer, and %s cannot wait in %s (%s): it never gets them",
+            *(server, points, place(), one_line(error)),
+        )
+    else:
+        _log.warning(
+            "MLflow at %s does not answer: %s wait in %s; the next step that reaches it sends them, or "
+            "`python -m prottune.tracking.unsent`",
+            *(server, points, where),
+        )
 
 
 def send_kept(client: MlflowClient, uri: str) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prottune.reports import number_text
+from prottune.reports.page import number_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,9 +13,9 @@ from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 from mlflow_template import new_store
 
-from prottune import delivery
-from prottune.delivery import Delivery, Parcel, RunWriter, parcels_of_numbers
-from prottune.mlflow_store import EXPERIMENT, STEP_TAG, RunAddress, mlflow_client
+from prottune.tracking import delivery
+from prottune.tracking.delivery import Delivery, Parcel, RunWriter, parcels_of_numbers
+from prottune.tracking.mlflow_store import EXPERIMENT, STEP_TAG, RunAddress, mlflow_client
 
 
 class Line:

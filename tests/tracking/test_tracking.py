@@ -13,18 +13,12 @@ import numpy as np
 import pytest
 from mlflow_template import new_store
 
-from prottune import tracking
 from prottune.errors import ConfigError, DivergedError, TrackingError
-from prottune.mlflow_store import EXPERIMENT, masked, mlflow_client
-from prottune.tracking import (
-    MlflowTracker,
-    SilentTracker,
-    close_run,
-    failure_told,
-    numbers,
-    open_tracker,
-    step,
-)
+from prottune.tracking import tracker as tracker_module
+from prottune.tracking.mlflow_store import EXPERIMENT, masked, mlflow_client
+from prottune.tracking.step import close_run, failure_told, open_tracker, step
+from prottune.tracking.tracker import MlflowTracker, SilentTracker, numbers
+from prottune.tracking.unsent import place
 
 
 @dataclass(frozen=True)
@@ -224,7 +218,7 @@ def test_a_dead_server_is_told_once_and_stops_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", dead_server())
-    monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 0.5)
+    monkeypatch.setattr(tracker_module, "_FLUSH_SECONDS", 0.5)
     with step("bake", BakeConfig()) as tracker:
         begun = time.monotonic()
         for number in range(50):
@@ -234,7 +228,7 @@ def test_a_dead_server_is_told_once_and_stops_nothing(
         assert tracker.run_id == ""
     away, kept = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "waits until it answers" in away
-    assert f"does not answer: 50 points wait in {tracking.place()}" in kept
+    assert f"does not answer: 50 points wait in {place()}" in kept
 
 
 def test_closing_a_run_while_the_server_is_away_is_refused_and_made_up_for_later(
@@ -275,7 +269,7 @@ def test_addresses_in_messages_carry_no_password() -> None:
 
 
 def test_importing_tracking_does_not_import_mlflow() -> None:
-    modules = "prottune.unsent, prottune.tracking, prottune.registration"
+    modules = "prottune.tracking.unsent, prottune.tracking.step, prottune.registration.stage"
     code = f"import sys, {modules}; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Self
 
-from prottune.mlflow_store import RunAddress, masked, mlflow_client, one_line, open_run
+from prottune.tracking.mlflow_store import RunAddress, masked, mlflow_client, one_line, open_run
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -40,6 +40,11 @@ _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALR
 """Not BAD_REQUEST: MLflow also says it when it has lost its own database for a moment."""
 
 _log = logging.getLogger(__name__)
+
+
+def now() -> int:
+    """Milliseconds since 1970, as MLflow counts."""
+    return int(time() * 1000)
 
 
 @dataclass

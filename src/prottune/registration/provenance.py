@@ -9,12 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from prottune import __version__
+import prottune
 from prottune.artifacts import Manifest, read_manifest
-from prottune.card import model_card
 from prottune.errors import ArtifactError
-from prottune.mlflow_store import PIPELINE_RUN_TAG
-from prottune.tracking import numbers
+from prottune.model.description import read_facts
+from prottune.registration.card import model_card
+from prottune.tracking.mlflow_store import PIPELINE_RUN_TAG
+from prottune.tracking.tracker import numbers
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -50,7 +51,7 @@ class VersionFacts:
                 f"{report}: is about model {judged[:12]!r}, expected {manifest.digest[:12]!r} ({model})"
             )
         metrics, decision = (_read(report / name) for name in ("metrics.json", "decision.json"))
-        return cls(manifest, read_description(model), metrics, decision)
+        return cls(manifest, read_facts(model), metrics, decision)
 
     @property
     def model_digest(self) -> str:
@@ -85,11 +86,6 @@ class VersionFacts:
         return model_card(self.description, self.model.settings, self.metrics, self.decision, origin)
 
 
-def read_description(model: Path) -> dict[str, Any]:
-    """What a checked model folder says about itself."""
-    return _read(model / "prottune.json")
-
-
 def settings_digest(*configs: Any) -> str:
     """SHA-256 over the settings of several stages, by class and field; their order does not matter."""
     content = {type(config).__name__: asdict(config) for config in configs}
@@ -99,7 +95,7 @@ def settings_digest(*configs: Any) -> str:
 @cache
 def code_digest() -> str:
     """SHA-256 over the sources of the installed prottune."""
-    root, digest = Path(__file__).parent, hashlib.sha256(__version__.encode())
+    root, digest = Path(prottune.__file__).parent, hashlib.sha256(prottune.__version__.encode())
     for path in sorted(root.rglob("*.py")):
         digest.update(f"\n{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
     return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prottune.card import model_card
+from prottune.registration.card import model_card
 
 PER_CLASS = {
     "Nucleus": {"support": 60, "precision": 0.7, "recall": 0.8, "f1": 0.75, "f1_interval": [0.7, 0.8]},

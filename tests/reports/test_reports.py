@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from prottune.charts import bars, heat_map, histogram, lines
-from prottune.reports import folded, numbered, paragraph, table, tiles, write_page
+from prottune.reports.charts import bars, heat_map, histogram, lines
+from prottune.reports.page import folded, numbered, paragraph, table, tiles, write_page
 
 NAMES = ["Lysosome/Vacuole", "<b>$x_1$ & y", "a name that is very much longer than any chart has room for"]
 

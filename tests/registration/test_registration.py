@@ -15,23 +15,16 @@ from mlflow.tracking import MlflowClient
 from mlflow_template import new_store
 from small_cluster import SmallCluster, serving
 
-from prottune import registration, registry
 from prottune.artifacts import new_folder, read_manifest
 from prottune.cluster import connection
 from prottune.errors import ArtifactError, ConfigError, TrackingError
-from prottune.mlflow_store import mlflow_client
-from prottune.provenance import code_digest, settings_digest
-from prottune.registration import (
-    PromoteReport,
-    RegisterReport,
-    champion_folder,
-    find_champion,
-    is_news,
-    promote,
-    register,
-    rollback,
-)
-from prottune.tracking import step
+from prottune.registration import registry, stage
+from prottune.registration.champion import champion_folder, find_champion
+from prottune.registration.promotion import PromoteReport, promote, rollback
+from prottune.registration.provenance import code_digest, settings_digest
+from prottune.registration.stage import RegisterReport, is_news, register
+from prottune.tracking.mlflow_store import mlflow_client
+from prottune.tracking.step import step
 
 
 @dataclass(frozen=True)
@@ -458,7 +451,7 @@ def test_the_same_data_settings_and_code_are_no_news(tmp_path: Path, monkeypatch
     assert not is_news("data-1", settings)
     assert is_news("data-2", settings)
     assert is_news("data-1", settings_digest(BakeConfig(degrees=200), EatConfig()))
-    monkeypatch.setattr(registration, "code_digest", lambda: "other code")
+    monkeypatch.setattr(stage, "code_digest", lambda: "other code")
     assert is_news("data-1", settings)
 
 

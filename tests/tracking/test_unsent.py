@@ -13,11 +13,11 @@ from mlflow.entities import Run
 from mlflow_template import new_store
 from small_store import Store
 
-from prottune import tracking, unsent
-from prottune.delivery import Parcel
-from prottune.mlflow_store import PIPELINE_RUN_TAG, RunAddress, mlflow_client
-from prottune.tracking import step
-from prottune.unsent import keep, send_kept
+from prottune.tracking import tracker, unsent
+from prottune.tracking.delivery import Parcel
+from prottune.tracking.mlflow_store import PIPELINE_RUN_TAG, RunAddress, mlflow_client
+from prottune.tracking.step import step
+from prottune.tracking.unsent import keep, send_kept
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Path) -> Serv
     found = Server(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", found.uri)
     monkeypatch.setenv("PROTTUNE_PIPELINE_RUN", "run-1")
-    monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 0.2)
+    monkeypatch.setattr(tracker, "_FLUSH_SECONDS", 0.2)
     return found
 
 
@@ -76,7 +76,7 @@ def back(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def back() -> None:
         server.back()
-        monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 20.0)
+        monkeypatch.setattr(tracker, "_FLUSH_SECONDS", 20.0)
 
     return back
 
@@ -187,7 +187,7 @@ def test_what_mlflow_refuses_altogether_is_named_and_left(
     folder = keep(RunAddress(uri, run_id="0" * 32), [Parcel(tags=[("a", "b")]), Parcel(tags=[("c", "d")])])
     assert send_kept(mlflow_client(uri), uri) == 0
     assert Path(folder).is_dir()
-    (said,) = [record for record in caplog.records if record.name == "prottune.unsent"]
+    (said,) = [record for record in caplog.records if record.name == "prottune.tracking.unsent"]
     assert folder in said.getMessage()
 
 

@@ -1,4 +1,4 @@
-"""Pages that people read after a stage: one HTML file each, charts inside, nothing fetched from elsewhere."""
+"""One HTML file that a person reads: tables, tiles and paragraphs, in the page that all reports share."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def write_page(
     module's functions and the charts.
     """
     source, colors = (
-        resources.files("prottune").joinpath(name).read_text(encoding="utf-8")
+        resources.files("prottune.reports").joinpath(name).read_text(encoding="utf-8")
         for name in ("page.html", "colors.css")
     )
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from prottune.cluster.connection import connect, in_cluster
 from prottune.cluster.lease import held
 from prottune.errors import TrackingError
-from prottune.mlflow_store import masked, mlflow_client, one_line, sqlite_file
+from prottune.tracking.mlflow_store import masked, mlflow_client, one_line, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

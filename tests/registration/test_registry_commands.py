@@ -9,10 +9,10 @@ from test_registration import report_on
 
 from prottune.artifacts import new_folder
 from prottune.errors import ConfigError
-from prottune.mlflow_store import mlflow_client
-from prottune.provenance import settings_digest
+from prottune.registration.provenance import settings_digest
 from prottune.registry_commands import Promote, Register, Rollback
 from prottune.tokenization import TokenizeConfig
+from prottune.tracking.mlflow_store import mlflow_client
 from prottune.training.settings import TrainConfig
 
 
