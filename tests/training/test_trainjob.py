@@ -138,17 +138,30 @@ def test_a_train_job_fits_the_schema(pod: OwnPod, inside: bool) -> None:
     assert schema_of(JOBS).errors(job(pod if inside else OwnPod())) == []
 
 
+OF_A_LAPTOP = {
+    "S3_ENDPOINT": "http://localhost:8333",
+    "MLFLOW_TRACKING_URI": "http://localhost:5000",
+    "HF_HOME": "/home/me/.cache/huggingface",
+    "AWS_PROFILE": "work",
+}
+"""Addresses and folders that hold on a laptop and mean something else, or nothing, in a pod."""
+
+
 def test_outside_a_cluster_image_and_nodes_are_the_runtimes(
     trainer: SmallTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer.begin()
     monkeypatch.delenv("KFP_POD_NAME", raising=False)
+    for name, value in OF_A_LAPTOP.items():
+        monkeypatch.setenv(name, value)
     made = job(own_pod(connected(trainer)))
     assert "image" not in made["spec"]["trainer"]
     assert "runtimePatches" not in made["spec"]
     assert "ownerReferences" not in made["metadata"]
-    told = {entry["name"] for entry in made["spec"]["trainer"]["env"]}
-    assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", ORDER_VARIABLE} <= told
+    told = {entry["name"]: entry for entry in made["spec"]["trainer"]["env"]}
+    assert not OF_A_LAPTOP.keys() & told.keys(), "the nodes have these from the namespace's ConfigMap"
+    assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", ORDER_VARIABLE} <= told.keys()
+    assert "secretKeyRef" in told["AWS_ACCESS_KEY_ID"]["valueFrom"]
 
 
 @pytest.mark.parametrize("run", ["", "run/1", "Run", "x" * 37, "-a"])

@@ -27,6 +27,12 @@ _ADDRESS_WITH_PASSWORD = re.compile(r"://[^/]*@")
 _OWN_TO_EVERY_POD = "node.kubernetes.io/"
 """How the keys of the tolerations begin that Kubernetes itself gives every pod."""
 
+_STORE_KEYS: dict[str, Object] = {
+    name: {"name": name, "valueFrom": {"secretKeyRef": {"name": S3_SECRET, "key": name, "optional": True}}}
+    for name in (*S3_SECRET_KEYS, S3_TOKEN_KEY)
+}
+"""The keys of the object store, from the namespace's Secret."""
+
 
 @dataclass(frozen=True)
 class OwnPod:
@@ -51,7 +57,7 @@ def own_pod(cluster: Cluster) -> OwnPod:
         name = os.environ.get("HOSTNAME", "")
     pod = cluster.get(PODS, name) if name else None
     if pod is None:
-        return OwnPod(environment=_environment([]))
+        return OwnPod(environment=_in_order(_STORE_KEYS))
     spec, metadata = pod["spec"], pod["metadata"]
     named = [entry for entry in spec["containers"] if entry["name"] == _MAIN_CONTAINER]
     container = (named or spec["containers"])[0]
@@ -71,8 +77,7 @@ def own_pod(cluster: Cluster) -> OwnPod:
 
 def _environment(entries: list[Object]) -> tuple[Object, ...]:
     """The variables that go over: references as this pod has them, then plain values, sorted by name."""
-    found = {name: _reference(name) for name in (*S3_SECRET_KEYS, S3_TOKEN_KEY)}
-    found |= {
+    found = _STORE_KEYS | {
         name: {"name": name, "value": value}
         for name, value in os.environ.items()
         if name.startswith(FORWARDED)
@@ -83,11 +88,11 @@ def _environment(entries: list[Object]) -> tuple[Object, ...]:
         by_reference = {"secretKeyRef", "configMapKeyRef"} & set(entry.get("valueFrom") or {})
         if by_reference and entry["name"].startswith(FORWARDED):
             found[entry["name"]] = {"name": entry["name"], "valueFrom": entry["valueFrom"]}
-    return tuple(found[name] for name in sorted(found))
+    return _in_order(found)
 
 
-def _reference(name: str) -> Object:
-    return {"name": name, "valueFrom": {"secretKeyRef": {"name": S3_SECRET, "key": name, "optional": True}}}
+def _in_order(variables: dict[str, Object]) -> tuple[Object, ...]:
+    return tuple(variables[name] for name in sorted(variables))
 
 
 def _is_no_secret(name: str, value: str) -> bool:
