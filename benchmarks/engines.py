@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.machine import num_cores
 from benchmarks.rows import NotRun
 from benchmarks.stock_model import StockModel
 from prottune.alphabet import encode
+from prottune.machine import num_cores
 
 Engine = Callable[[str], npt.NDArray[np.float32]]
 """Answers for one protein: its probabilities."""

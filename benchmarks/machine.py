@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from prottune import __version__
+from prottune.machine import num_cores
 
 _FLAGS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 """Instruction sets that decide the speed of matrix products, best first."""
@@ -37,13 +38,6 @@ def machine() -> str:
             f"{platform.system()}, Python {platform.python_version()}",
         ]
     )
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def versions() -> dict[str, str]:

@@ -50,6 +50,26 @@ def test_nothing_appears_when_the_stage_fails(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_that_no_folder_can_take_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    (tmp_path / "file").write_text("a file")
+    for place, words in {
+        "link": "link: a link, a mount or no name of its own; name a new folder, say one in it",
+        ".": r"\.: a link, a mount or no name of its own",
+        "empty/..": "a link, a mount or no name of its own",
+        "/proc": "/proc: a link, a mount or no name of its own",
+        "file/below": r"file/below: cannot be made \(Not a directory\); name another place",
+        "s3://bucket/records": "s3:/bucket/records: an address; expected a folder of this machine",
+    }.items():
+        with pytest.raises(ConfigError, match=words):
+            made(Path(place))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "link"]
+
+
 def test_a_finished_folder_is_never_changed(tmp_path: Path) -> None:
     made(tmp_path / "records")
     with pytest.raises(ConfigError, match="exists already"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -93,10 +94,17 @@ class Draft:
 
 
 def check_vacant(target: Path) -> None:
-    """Refuse a place where something lies already.
+    """Refuse a place where something lies already, or where a finished folder could not be put.
 
-    Raises: ConfigError if `target` exists and is not an empty folder: a finished folder is never changed.
+    Raises: ConfigError if `target` exists and is not an empty folder, as a finished folder is never changed;
+        if it is an address, a link or a mount, which no folder can take the place of.
     """
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(target)):
+        raise ConfigError(f"{target}: an address; expected a folder of this machine")
+    if target.name in ("", "..") or target.is_symlink() or target.is_mount():
+        raise ConfigError(
+            f"{target}: a link, a mount or no name of its own; name a new folder, say one in it"
+        )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(
             f"{target} exists already and a finished folder is never changed; name another place or remove it"
@@ -111,12 +119,15 @@ def new_folder(
 
     `settings` is the stage's frozen dataclass; `inputs` maps each input's name to its digest or URI.
 
-    Raises: ConfigError if `target` exists and is not an empty folder: a finished folder is never changed.
+    Raises: ConfigError if nothing can be made at `target` (`check_vacant`).
     """
     check_vacant(target)
     scratch = target.with_name(f"{target.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)  # left by an attempt that was killed
-    scratch.mkdir(parents=True)
+    try:
+        scratch.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"{target}: cannot be made ({error.strerror}); name another place") from error
     draft = Draft(scratch, inputs=dict(inputs or {}))
     try:
         yield draft

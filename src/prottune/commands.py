@@ -197,6 +197,9 @@ def _scores(report: EvaluateReport) -> Iterator[str]:
     metrics = report.metrics
     floor = metrics["baseline"]
     yield f"{report.decision}: {'; '.join(report.reasons)}"
+    if "accuracy" not in metrics:
+        yield "official test: not scored, as the model's answers are not all finite numbers"
+        return
     yield (
         f"official test: accuracy {metrics['accuracy']:.3f} (floor {floor['accuracy']:.3f}), "
         f"macro F1 {metrics['macro_f1']:.3f} (floor {floor['macro_f1']:.3f}), MCC {metrics['mcc']:.3f}"

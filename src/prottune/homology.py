@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from prottune.errors import ConfigError, ServiceError
+from prottune.machine import num_cores
 
 MIN_IDENTITY = 0.3
 """Share of equal residues in the alignment from which two proteins count as relatives."""
@@ -79,7 +79,7 @@ def write_places(sequences: Sequence[str], path: Path) -> None:
 
 def num_threads() -> str:
     """Threads that MMseqs2 is given here, as it reads them."""
-    return str(min(len(os.sched_getaffinity(0)), NUM_THREADS_AT_MOST))
+    return str(min(num_cores(), NUM_THREADS_AT_MOST))
 
 
 def mmseqs_version() -> str:

@@ -18,6 +18,7 @@ import pyarrow.parquet
 from prottune.errors import ArtifactError, DataError
 
 PROTEINS_FILE = "proteins.parquet"
+TRAINING_PROTEINS_FILE = "training_proteins.parquet"
 TOKENS_FILE = "tokens.arrow"
 
 
@@ -162,6 +163,10 @@ TOKENS_SCHEMA = pa.schema(
 )
 """One row a protein. `ids` are ragged and unpadded, [CLS] and [SEP] included; `label` counts in the
 manifest's `labels`; `num_residues` is the length before any cut."""
+
+
+TRAINING_PROTEINS_SCHEMA = pa.schema([("base_accession", pa.string()), ("sequence_sha256", pa.string())])
+"""What a model's weights and thresholds have learned from, beside the weights."""
 
 
 def write_proteins(proteins: Sequence[Protein], folder: Path) -> None:

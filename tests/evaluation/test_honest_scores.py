@@ -269,7 +269,7 @@ def test_a_model_or_champion_with_a_changed_file_is_refused_before_anything_is_c
     [
         ({"labels": ["Nucleus"]}, "prottune.json: alphabet_sha256 missing"),
         ({}, "prottune.json: labels and alphabet_sha256 missing"),
-        (None, "prottune.json: not the description of a model that prottune trained"),
+        (None, "prottune.json: missing; this is not a model that prottune trained"),
     ],
 )
 def test_a_model_that_does_not_describe_itself_is_refused(

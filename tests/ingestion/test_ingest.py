@@ -198,6 +198,16 @@ def test_a_label_file_fixes_order_and_spelling(tmp_path: Path) -> None:
     assert findings.in_order() == {"location_spelling": 42}
 
 
+def test_a_name_in_the_label_file_is_nobody_elses_alias(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("Chloroplast\nPlastid\nNucleus\n")
+    names = ("chloroplast", "plastid", "Nucleus")
+    lines = [f">P{n} {names[n % 3]}-U\n{'MKTAYIAKQR'[: 3 + n]}\n" for n in range(6)]
+    taken = take_source(write(tmp_path / "in.fasta", lines), tmp_path / "scratch", 1_000_000, "", Findings())
+    entries, _ = checked_entries(taken, IngestConfig(labels=str(labels)), Findings())
+    assert [entry.location for entry in entries] == ["Chloroplast", "Plastid", "Nucleus"] * 2
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

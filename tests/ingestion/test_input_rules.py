@@ -565,7 +565,18 @@ TABLES = [
     table(
         "empty accession", b",MKV,Plastid,,\n", "in.csv:2: accession is empty (''); every protein needs one"
     ),
+    table(
+        "None as sequence",
+        b"Q1,None,Plastid,,\n",
+        "in.csv:2: sequence is empty ('None'); every protein needs one",
+    ),
     table("the sequence NA is two residues", b"Q1,NA,Plastid,,\n", records={"Q1": ("NA", "Plastid")}),
+    table(
+        "two locations that differ in case only",
+        b"Q1,MKV,Vesicle,,\nQ2,MKL,vesicle,,\n",
+        "in.csv:3: locations 'Vesicle' and 'vesicle' differ in case or signs only; spell them alike, or "
+        "rename one",
+    ),
     table(
         "integer as location",
         b"Q1,MKV,3,,\n",

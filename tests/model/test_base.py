@@ -248,6 +248,18 @@ def test_a_hub_model_that_cannot_be_fetched_is_an_outside_failure(monkeypatch, t
         load_base("Rostlab/prot_bert", REVISION, "attention", LABELS, 0.1)
 
 
+def test_a_hub_that_breaks_off_in_the_middle_is_an_outside_failure(monkeypatch):
+    import huggingface_hub
+    from httpx2 import ReadError
+
+    def break_off(*_, **__):
+        raise ReadError("connection reset by peer")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", break_off)
+    with pytest.raises(StorageError, match=r"could not fetch revision \w+ \(ReadError\)"):
+        load_base("Rostlab/prot_bert", REVISION, "attention", LABELS, 0.1)
+
+
 def test_a_hub_model_is_fetched_at_its_revision_without_code(monkeypatch, tmp_path):
     import huggingface_hub
 

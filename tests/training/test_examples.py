@@ -6,8 +6,8 @@ import pytest
 
 from prottune import alphabet
 from prottune.errors import ArtifactError
-from prottune.records import Split, read_tokens, sequence_digest
-from prottune.training.examples import read_examples, seen_proteins
+from prottune.records import Split, read_tokens
+from prottune.training.examples import read_examples
 
 
 def test_examples_are_the_rows_of_one_split(make_token_folder) -> None:
@@ -45,11 +45,3 @@ def test_a_split_without_proteins_is_refused(make_token_folder) -> None:
 def test_a_label_that_is_no_output_of_the_model_is_refused(make_token_folder) -> None:
     with pytest.raises(ArtifactError, match=r"row 1: label 1, expected 0 to 0"):
         read_examples(make_token_folder(), Split.TRAIN, 1)
-
-
-def test_seen_proteins_are_those_of_train_and_validation(make_token_folder) -> None:
-    seen = seen_proteins(make_token_folder())
-    assert seen.column_names == ["base_accession", "sequence_sha256"]
-    numbers = [int(accession[1:]) for accession in seen["base_accession"].to_pylist()]
-    assert numbers == [number for number in range(60) if number % 10 < 8]
-    assert len(seen["sequence_sha256"][0].as_py()) == len(sequence_digest("A"))

@@ -159,6 +159,23 @@ def test_a_write_that_fails_ends_the_run_with_the_place_the_reason_and_what_is_w
     assert kept(checkpoints) == {3: 3.0}
 
 
+def test_a_place_that_lets_nobody_look_around_keeps_what_is_written(
+    keeper: CheckpointKeeper,
+    checkpoints: Checkpoints,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(_: Checkpoints) -> None:
+        raise StorageError("s3://bucket/kept: not allowed to list")
+
+    monkeypatch.setattr(Checkpoints, "prune", refuse)
+    pass_borders(keeper, range(4))
+    keeper.wait()
+    assert kept(checkpoints) == {3: 3.0}
+    words = f"{checkpoints.place}: older checkpoints stay there (s3://bucket/kept: not allowed to list)"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [words]
+
+
 def test_a_block_that_fails_still_finishes_what_is_being_written(
     keeper: CheckpointKeeper, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from prottune.training.settings import TrainConfig
         ("class_weights", "inverse", "expected one of none, sqrt, balanced"),
         ("precision", "fp16", "expected one of auto, bf16, fp32"),
         ("epochs", 0, "expected at least 1"),
+        ("seed", -1, r"expected at least 0, below 2\^63"),
         ("num_processes", 0, "expected at least 1"),
         ("num_nodes", -1, "expected at least 1"),
         ("checkpoint_every", 0, "expected at least 1"),

@@ -21,6 +21,16 @@ def rank(tmp_path: Path) -> Iterator[logging.Logger]:
     LIBRARY.setLevel(level)
 
 
+def test_words_with_line_breaks_stay_one_line(
+    rank: logging.Logger, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rank.warning("%s", RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be late\n"))
+    caplog.clear()
+    Listener(tmp_path).catch_up()
+    (said,) = [record for record in caplog.records if record.name == "prottune.training.words"]
+    assert said.getMessage() == "CUDA error: out of memory CUDA kernel errors might be late"
+
+
 def test_the_parent_says_each_line_once_and_with_its_level(
     rank: logging.Logger, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,10 +14,15 @@ import pyarrow.parquet
 from prottune.errors import ArtifactError, DataError
 from prottune.evaluation.exam import Exam
 from prottune.evaluation.metrics import Bools, Ints
-from prottune.records import Protein, Split, base_accession, sequence_digest
+from prottune.records import (
+    TRAINING_PROTEINS_FILE,
+    TRAINING_PROTEINS_SCHEMA,
+    Protein,
+    Split,
+    base_accession,
+    sequence_digest,
+)
 
-TRAINING_PROTEINS_FILE = "training_proteins.parquet"
-_COLUMNS = ["base_accession", "sequence_sha256"]
 _NUM_NAMED = 5
 """Accessions that a refusal names."""
 _NUM_LISTED = 100
@@ -35,9 +40,11 @@ def known_proteins(model: Path, proteins: Sequence[Protein]) -> list[bool]:
     if not path.is_file():
         raise ArtifactError(f"{path}: missing; without it nobody can tell whether the model knows the test")
     table = pyarrow.parquet.read_table(path)
-    if table.schema.names != _COLUMNS:
-        raise ArtifactError(f"{path}: columns {table.schema.names}, expected {_COLUMNS}")
-    accessions, digests = (set(table[name].to_pylist()) for name in _COLUMNS)
+    if table.schema.names != TRAINING_PROTEINS_SCHEMA.names:
+        raise ArtifactError(
+            f"{path}: columns {table.schema.names}, expected {TRAINING_PROTEINS_SCHEMA.names}"
+        )
+    accessions, digests = (set(column.to_pylist()) for column in table.columns)
     return [
         base_accession(protein.accession) in accessions or sequence_digest(protein.sequence) in digests
         for protein in proteins

@@ -8,7 +8,7 @@ from typing import Any
 
 from prottune.alphabet import ALPHABET_SHA256
 from prottune.errors import ArtifactError, DataError
-from prottune.model.description import read_facts
+from prottune.model.description import DESCRIPTION_FILE, read_facts
 
 Description = Mapping[str, Any]
 """What a model folder says about itself: the content of prottune.json."""
@@ -23,7 +23,8 @@ def read_description(folder: Path) -> Description:
     missing = [name for name in ("labels", "alphabet_sha256") if name not in description]
     if missing:
         raise ArtifactError(
-            f"{folder}: {' and '.join(missing)} missing; the model does not tell what it reads"
+            f"{folder / DESCRIPTION_FILE}: {' and '.join(missing)} missing; the model does not tell what "
+            "it reads"
         )
     return description
 

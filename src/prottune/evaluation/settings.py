@@ -43,6 +43,8 @@ class EvaluateConfig:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected at least 1")
         if self.explained_mistakes < 0:
             raise ConfigError(f"explained_mistakes={self.explained_mistakes}: expected at least 0")
+        if self.bootstrap_seed < 0:
+            raise ConfigError(f"bootstrap_seed={self.bootstrap_seed}: expected at least 0")
         if self.num_bootstraps < 100:
             raise ConfigError(f"num_bootstraps={self.num_bootstraps}: expected at least 100")
 

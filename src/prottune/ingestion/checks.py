@@ -15,7 +15,7 @@ from prottune.alphabet import RARE_RESIDUES, clean
 from prottune.errors import ConfigError, DataError
 from prottune.ingestion.entries import Entries, Entry, distinct
 from prottune.ingestion.findings import Findings
-from prottune.records import DEEPLOC10, LabelSet, Split, base_accession, label_set_for
+from prottune.records import DEEPLOC10, LabelSet, Split, base_accession, label_set_for, slug
 
 CYTOPLASM_NUCLEUS = "Cytoplasm-Nucleus"
 _ALIASES = {
@@ -89,8 +89,9 @@ def settle_locations(
         label file that cannot be used.
     """
     chosen = _chosen_labels(labels)
-    spellings = {name.lower(): name for name in (chosen or DEEPLOC10).locations}
-    spellings |= {alias: name for alias, name in _ALIASES.items() if name in spellings.values()}
+    names = (chosen or DEEPLOC10).locations
+    spellings = {alias: name for alias, name in _ALIASES.items() if name in names}
+    spellings |= {name.lower(): name for name in names}  # a name of the set itself is nobody's alias
     both = None if CYTOPLASM_NUCLEUS.lower() in spellings else CYTOPLASM_NUCLEUS
     first, which = distinct(entries["location"])
     given = entries.at(first)
@@ -106,10 +107,25 @@ def settle_locations(
     entries = entries.changed("location", pa.array(settled, pa.string()).take(pa.array(which)))
     entries = entries.only(~is_dropped)
     found = chosen or label_set_for(entries["location"].unique().to_pylist())
+    _refuse_alike(found, {name: entry.where for name, entry in zip(settled, given, strict=True)})
     if chosen is None and found != DEEPLOC10:
         for name in sorted(set(found.locations) - set(DEEPLOC10.locations)):
             findings.add("outside_deeploc10", name)
     return entries, found
+
+
+def _refuse_alike(labels: LabelSet, places: Mapping[str, str]) -> None:
+    """Refuse two locations that would share a column of the predictions.
+
+    Raises: DataError with both names, and a place where the second stands.
+    """
+    first: dict[str, str] = {}
+    for location in labels.locations:
+        if (other := first.setdefault(slug(location), location)) != location:
+            raise DataError(
+                f"{places.get(location, 'labels')}: locations {other!r} and {location!r} differ in case or "
+                "signs only; spell them alike, or rename one"
+            )
 
 
 def _with_location(entry: Entry) -> str:

@@ -80,8 +80,9 @@ def _optional(cells: Mapping[str, object], column: str, where: str) -> str:
     if not isinstance(value, str):
         raise DataError(f"{where}: {column} {value!r} is no text; numbers of other files are not read")
     text = value.strip()
-    # NA is a pair of residues and may be an accession, so only the words' columns are read this way.
-    return "" if column != "sequence" and text.lower() in _MISSING_WORDS else text
+    # NA may be a pair of residues; the other words are what software writes for nothing.
+    is_residues = column == "sequence" and text == "NA"
+    return "" if text.lower() in _MISSING_WORDS and not is_residues else text
 
 
 def _is_number(text: str) -> bool:

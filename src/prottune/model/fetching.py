@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 from prottune.errors import ConfigError, StorageError
+from prottune.records import TRAINING_PROTEINS_FILE
 
 HUB_FILES = (
     *("config.json", "vocab.txt", "tokenizer.json"),
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model.bin"),
+    TRAINING_PROTEINS_FILE,
 )
 """All that is read of a published model; no code, no other formats."""
 
@@ -42,6 +44,7 @@ def _from_hub(name: str, revision: str) -> Path:
             f"base_revision={revision!r}: a Hub model needs the 40 hex digits of a commit, no branch or tag"
         )
     import huggingface_hub
+    from httpx2 import HTTPError  # what huggingface_hub fetches with, and lets through
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
@@ -52,7 +55,7 @@ def _from_hub(name: str, revision: str) -> Path:
         raise ConfigError(
             f"base_model={name!r} at {revision}: not on the Hugging Face Hub, and no folder of that name here"
         ) from error
-    except OSError as error:  # no network, no cached copy, a server that fails
+    except (OSError, HTTPError) as error:  # no network, no cached copy, a server that fails
         raise StorageError(
             f"https://huggingface.co/{name}: could not fetch revision {revision} "
             f"({type(error).__name__}); without network, name a folder or an s3:// prefix that holds it"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from prottune.errors import ArtifactError, ConfigError
-from prottune.records import TOKENS_FILE, Membrane, Split, base_accession, read_tokens
+from prottune.records import TOKENS_FILE, Membrane, Split, read_tokens
 from prottune.training.batching import Integers
 from prottune.training.settings import TrainConfig
 
@@ -94,12 +94,3 @@ def check_membrane_flags(tokens: Path, train_set: Examples, config: TrainConfig)
             f"are flagged membrane-bound (M) and {num_soluble} soluble (S), expected some of both; leave the "
             "setting out, or ingest data with flags"
         )
-
-
-def seen_proteins(tokens: Path) -> pa.Table:
-    """Name the proteins that weights or thresholds have seen: base accession and hash of the sequence."""
-    table = read_tokens(tokens)
-    seen = np.isin(table["split"].to_numpy().astype(str), [Split.TRAIN.value, Split.VALIDATION.value])
-    table = table.filter(pa.array(seen))
-    accessions = [base_accession(accession) for accession in table["accession"].to_pylist()]
-    return pa.table({"base_accession": accessions, "sequence_sha256": table["sequence_sha256"]})

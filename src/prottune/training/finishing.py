@@ -6,7 +6,6 @@ import logging
 from importlib.metadata import version
 from pathlib import Path
 
-import pyarrow.parquet
 import torch
 
 from prottune import __version__
@@ -25,11 +24,10 @@ from prottune.model.folder import save_model
 from prottune.model.golden import write_golden
 from prottune.model.inference import Predictor
 from prottune.training.adaptation import merge_adapters
-from prottune.training.examples import Examples, seen_proteins
+from prottune.training.examples import Examples
 from prottune.training.job import Job
+from prottune.training.seen import write_seen
 from prottune.training.snapshots import Best
-
-TRAINING_PROTEINS_FILE = "training_proteins.parquet"
 
 _log = logging.getLogger(__name__)
 
@@ -40,9 +38,7 @@ def write_model(job: Job, model: LocationModel, best: Best, validation: Examples
     description = _calibrate(job, model, best, validation)
     save_model(model, folder, description)
     write_golden(folder, Predictor(model, description))
-    pyarrow.parquet.write_table(
-        seen_proteins(Path(job.tokens)), folder / TRAINING_PROTEINS_FILE, compression="zstd"
-    )
+    write_seen(Path(job.tokens), job.base.folder, folder)
     return description
 
 

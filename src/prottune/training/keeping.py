@@ -12,7 +12,7 @@ from typing import Protocol
 
 from safetensors import SafetensorError
 
-from prottune.errors import StorageError
+from prottune.errors import ConfigError, StorageError
 from prottune.training.checkpoints import Checkpoints
 from prottune.training.snapshots import Place, Snapshot
 from prottune.training.stopping import Stop, Stopped
@@ -116,11 +116,19 @@ class CheckpointKeeper:
         step = snapshot.place.step
         try:
             self._newest = self._checkpoints.write(step, self._facts, snapshot.write)
-            self._checkpoints.prune()
-        except (OSError, SafetensorError, StorageError) as error:
+        except (OSError, SafetensorError, StorageError, ConfigError) as error:
             self._error = StorageError(
                 f"{self._checkpoints.place}: the checkpoint of step {step} could not be written ({error}); "
                 f"the newest whole one is {self._newest}: see to the place and start again"
             )
         except Exception as error:  # a bug: the training thread raises it
             self._error = error
+        else:
+            self._prune()
+
+    def _prune(self) -> None:
+        """Remove what is older; a place that lets nobody look or delete keeps too much, and loses nothing."""
+        try:
+            self._checkpoints.prune()
+        except (OSError, StorageError) as error:
+            _log.warning("%s: older checkpoints stay there (%s)", self._checkpoints.place, error)

@@ -115,6 +115,8 @@ class TrainConfig:
                 f"node_gpus={self.node_gpus}, num_processes={self.num_processes}: expected one GPU for each "
                 "process of a node, or 0 GPUs to train on processors"
             )
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed={self.seed}: expected at least 0, below 2^63")
         self._check_shares()
         self._check_adaptation()
 

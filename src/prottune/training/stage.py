@@ -24,6 +24,7 @@ from prottune.training.job import Job, read_report
 from prottune.training.launching import train_on_nodes
 from prottune.training.order import Order
 from prottune.training.processes import launched_by_torchrun, run_ranks
+from prottune.training.seen import refuse_base_that_saw_the_exam
 from prottune.training.settings import TrainConfig, TrainReport
 from prottune.training.stopping import Stop, ending_when_stopped
 from prottune.training.words import Listener
@@ -47,7 +48,8 @@ def train(
     `checkpoints` is a folder or s3:// prefix for this run alone: a run that was interrupted, started again
     with the same one, goes on from the newest checkpoint there and hands on the points up to it once more.
 
-    Raises: ConfigError for settings that do not fit together, this machine or the checkpoints there;
+    Raises: ConfigError for settings that do not fit together, this machine or the checkpoints there, or for a
+        base that has learned from proteins which shall judge the new model;
         ArtifactError for a damaged or foreign token folder, or if no checkpoint there is whole; DataError if
         a protein does not fit into the base model; DivergedError if a loss or gradient is not finite, or was
         not when these settings were tried before; StorageError if a checkpoint cannot be written; of several
@@ -180,6 +182,7 @@ def _new_job(order: _Order, draft: Draft, scratch: Path) -> Job:
 
     config, facts = order.config, order.manifest.facts
     base = find_base(config.base_model, config.base_revision, scratch)
+    refuse_base_that_saw_the_exam(base.folder, order.tokens, config.base_model)
     draft.inputs["base_model"] = base.facts.digest
     inputs = {"tokens": order.manifest.digest, "base": base.facts.digest, "labels": ",".join(facts["labels"])}
     place = str(here.absolute()) if (here := local_path(order.checkpoints)) else order.checkpoints

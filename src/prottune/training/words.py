@@ -16,10 +16,17 @@ _log = logging.getLogger(__name__)
 def speak_into(folder: Path) -> None:
     """From now on, leave what prottune logs in this process for the parent."""
     words = logging.FileHandler(folder / _WORDS_FILE, encoding="utf-8")
-    words.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    words.setFormatter(_OneLine("%(levelname)s %(message)s"))
     logger = logging.getLogger(_LIBRARY)
     logger.addHandler(words)
     logger.setLevel(logging.INFO)
+
+
+class _OneLine(logging.Formatter):
+    """Makes one line of several, as the listener reads lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return " ".join(super().format(record).split())
 
 
 class Listener:
