@@ -34,8 +34,8 @@ ONLY_SMALL = pytest.mark.parametrize("running", ["small"], indirect=True)
 
 @contextmanager
 def cluster_of(request: pytest.FixtureRequest) -> Iterator[SmallCluster]:
-    """A small cluster, or a half real one, as the parameter of a fixture says. Who calls has the Role of a run's
-    account and no other rights."""
+    """A small cluster, or a half real one, as the parameter of a fixture says. Who calls has the Role of a
+    run's account and no other rights."""
     (role,) = (each for each in manifests.objects("Role") if each["metadata"]["name"] == "prottune-run")
     rules = {"": role["rules"]}
     if request.param == "small":

@@ -51,8 +51,8 @@ class SmallCluster:
     denied_to: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
     """User -> the same for others, which the caller may ask about."""
     rules: dict[str, list[Object]] = field(default_factory=dict)
-    """User (empty: the caller) -> the rules of all Roles that they have, and nothing else is allowed; who is not
-    here may do whatever is not denied."""
+    """User (empty: the caller) -> the rules of all Roles that they have, and nothing else is allowed; who is
+    not here may do whatever is not denied."""
     pages: dict[str, Any] = field(default_factory=dict)
     """Path -> what the server says there, where that is no object: `/version`, `/apis/GROUP/VERSION`."""
     faults: dict[int, str | int] = field(default_factory=dict)

@@ -195,14 +195,15 @@ def refuse_if_told(cluster: SmallCluster, call: Call, fault: str | int | None) -
 
 
 def allows(rules: Sequence[Mapping[str, Any]] | None, verb: str, resource: str, name: str) -> bool:
-    """Whether rules of Roles allow a call; no rules at all bind nobody. A rule that names objects says nothing
-    of a call without a name: of making one, of a list.
+    """Whether rules of Roles allow a call; no rules at all bind nobody. A rule that names objects says
+    nothing of a call without a name: of making one, of a list.
 
     Source: https://kubernetes.io/docs/reference/access-authn-authz/rbac/#referring-to-resources
     """
     return rules is None or any(
         verb in rule["verbs"]
-        and resource in (known_as(group, plural) for group in rule["apiGroups"] for plural in rule["resources"])
+        and resource
+        in (known_as(group, plural) for group in rule["apiGroups"] for plural in rule["resources"])
         and (not rule.get("resourceNames") or name in rule["resourceNames"])
         for rule in rules
     )

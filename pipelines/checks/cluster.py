@@ -11,7 +11,6 @@ from prottune.cluster.rights import Call, calls_of, is_allowed
 from prottune.errors import ConfigError, ServiceError
 
 
-
 def cluster(surroundings: Surroundings) -> Finding:
     """Whether the API server answers to who asks."""
     try:

@@ -193,9 +193,7 @@ def test_a_role_is_given_to_the_account_of_runs_alone(role: str, documents: Docu
     binding = named(documents, "RoleBinding", role)
     assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role}
     namespace = binding["metadata"]["namespace"]
-    assert binding["subjects"] == [
-        {"kind": "ServiceAccount", "name": "prottune-run", "namespace": namespace}
-    ]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "prottune-run", "namespace": namespace}]
 
 
 def _granted(documents: Documents, role: str) -> set[tuple[str, str, str]]:
@@ -274,9 +272,11 @@ def test_where_the_mesh_asks_for_a_signed_in_user_the_sidecar_reads_tokens(
         if {"requestPrincipals", "notRequestPrincipals"} & set(source["source"])
     ]
     readers = [each["spec"] for each in documents if each["kind"] == "RequestAuthentication"]
-    assert [reader["selector"] for reader in readers] == asked == [
-        {"matchLabels": {"app.kubernetes.io/name": "prottune-endpoint"}}
-    ]
+    assert (
+        [reader["selector"] for reader in readers]
+        == asked
+        == [{"matchLabels": {"app.kubernetes.io/name": "prottune-endpoint"}}]
+    )
     for rule in readers[0]["jwtRules"]:
         assert rule["jwksUri"].startswith(rule["issuer"] + "/"), "no sidecar may fetch keys; istiod does"
         assert rule["forwardOriginalToken"] is True

@@ -483,8 +483,8 @@ def test_a_cluster_without_trainer_is_well_enough_for_runs_on_one_node(
     assert look("runtimes") == Finding(
         "warning",
         "not in namespace lab: TrainingRuntime prottune",
-        "kubectl apply -k manifests/overlays/..., or name the namespace: --namespace (now lab); only runs with "
-        "num_nodes above 1 need it",
+        "kubectl apply -k manifests/overlays/..., or name the namespace: --namespace (now lab); "
+        "only runs with num_nodes above 1 need it",
     )
     assert main(["doctor", "--only", "trainer,kserve,runtimes"]) == 0
     assert capsys.readouterr().out.endswith("1 ok, 2 warning\n")
