@@ -63,13 +63,18 @@ def images_in(value: object) -> Iterator[str]:
             yield from images_in(inner)
 
 
+def roles_of_runs() -> list[Document]:
+    """The Roles of the pipeline's steps: the first holds prottune's own calls, the others what Kubeflow
+    Pipelines calls in the steps' name."""
+    return objects("Role")
+
+
 def account_of_runs() -> str:
-    """The service account of the pipeline's steps: the one that has the Role."""
-    (role,) = objects("Role")
-    (binding,) = (
-        each for each in objects("RoleBinding") if each["roleRef"]["name"] == role["metadata"]["name"]
-    )
-    return str(binding["subjects"][0]["name"])
+    """The service account of the pipeline's steps: the one that has the Roles."""
+    roles = {each["metadata"]["name"] for each in roles_of_runs()}
+    bindings = [each for each in objects("RoleBinding") if each["roleRef"]["name"] in roles]
+    (account,) = {subject["name"] for each in bindings for subject in each["subjects"]}
+    return str(account)
 
 
 def pipeline_root() -> str:

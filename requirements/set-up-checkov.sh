@@ -7,7 +7,7 @@ venv=$1
 here=$(dirname "$0")
 python=${PYTHON:-python3}
 
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+"$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet --quiet "$@"; }
 
 printf '%s\n' "set-up: installing checkov into $venv" >&2

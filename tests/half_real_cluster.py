@@ -16,6 +16,8 @@ from crd_schemas import FILES, schema_of
 from small_cluster import Object, SmallCluster, serving
 from small_cluster_http import Call, Refused
 
+from pipelines import manifests
+
 _KEPT = ("name", "labels", "annotations", "ownerReferences", "finalizers")
 _JSON = {"Accept": "application/json", "Content-Type": "application/json"}
 
@@ -32,12 +34,16 @@ ONLY_SMALL = pytest.mark.parametrize("running", ["small"], indirect=True)
 
 @contextmanager
 def cluster_of(request: pytest.FixtureRequest) -> Iterator[SmallCluster]:
-    """A small cluster, or a half real one, as the parameter of a fixture says."""
+    """A small cluster, or a half real one, as the parameter of a fixture says. Who calls has the Role of a
+    run's account and no other rights."""
+    (role,) = (each for each in manifests.objects("Role") if each["metadata"]["name"] == "prottune-run")
+    rules = {"": role["rules"]}
     if request.param == "small":
-        with serving(SmallCluster()) as cluster:
+        with serving(SmallCluster(rules=rules)) as cluster:
             yield cluster
         return
     with HalfRealCluster(request.getfixturevalue("api_server")) as cluster, serving(cluster):
+        cluster.rules = rules
         yield cluster
 
 

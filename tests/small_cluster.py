@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from crd_schemas import Schema
-from small_cluster_http import Call, Refused, handler_of
+from small_cluster_http import Call, Refused, allows, handler_of
 
 Object = dict[str, Any]
 Edit = Callable[[Object], None]
@@ -50,6 +50,9 @@ class SmallCluster:
     """(verb, resource) that the caller may not."""
     denied_to: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
     """User -> the same for others, which the caller may ask about."""
+    rules: dict[str, list[Object]] = field(default_factory=dict)
+    """User (empty: the caller) -> the rules of all Roles that they have, and nothing else is allowed; who is
+    not here may do whatever is not denied."""
     pages: dict[str, Any] = field(default_factory=dict)
     """Path -> what the server says there, where that is no object: `/version`, `/apis/GROUP/VERSION`."""
     faults: dict[int, str | int] = field(default_factory=dict)
@@ -224,7 +227,9 @@ class SmallCluster:
         asked = sent["spec"]["resourceAttributes"]
         resource = ".".join(part for part in (asked["resource"], asked.get("group", "")) if part)
         resource += f"/{asked['subresource']}" if asked.get("subresource") else ""
-        return sent | {"status": {"allowed": (asked["verb"], resource) not in denied}}
+        rules = self.rules.get(sent["spec"].get("user", ""))
+        allowed = allows(rules, asked["verb"], resource, asked.get("name", ""))
+        return sent | {"status": {"allowed": allowed and (asked["verb"], resource) not in denied}}
 
     def _write(self, call: Call, key: Key, sent: Object, *, keep_status: bool = True) -> Object:
         sent = deepcopy(sent)

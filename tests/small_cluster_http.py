@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
@@ -185,9 +185,34 @@ def handler_of(cluster: SmallCluster) -> type[BaseHTTPRequestHandler]:
 def refuse_if_told(cluster: SmallCluster, call: Call, fault: str | int | None) -> None:
     if isinstance(fault, int):
         raise Refused(fault, "Injected", f"call {len(cluster.calls)} fails on purpose")
-    if (call.verb, call.resource) in cluster.denied:
+    reviews_oneself = call.resource.startswith("selfsubjectaccessreviews.")  # everybody may
+    rules = None if reviews_oneself else cluster.rules.get("")
+    if (call.verb, call.resource) in cluster.denied or not allows(
+        rules, call.verb, call.resource, "" if call.verb == "create" else call.name
+    ):
         message = f'{call.resource} is forbidden: User "tester" cannot {call.verb} it'
         raise Refused(403, "Forbidden", message)
+
+
+def allows(rules: Sequence[Mapping[str, Any]] | None, verb: str, resource: str, name: str) -> bool:
+    """Whether rules of Roles allow a call; no rules at all bind nobody. A rule that names objects says
+    nothing of a call without a name: of making one, of a list.
+
+    Source: https://kubernetes.io/docs/reference/access-authn-authz/rbac/#referring-to-resources
+    """
+    return rules is None or any(
+        verb in rule["verbs"]
+        and resource
+        in (known_as(group, plural) for group in rule["apiGroups"] for plural in rule["resources"])
+        and (not rule.get("resourceNames") or name in rule["resourceNames"])
+        for rule in rules
+    )
+
+
+def known_as(group: str, resource: str) -> str:
+    """What a rule names, as a call does: `pods/log`, `leases.coordination.k8s.io`."""
+    plural, slash, part = resource.partition("/")
+    return ".".join(filter(None, (plural, group))) + slash + part
 
 
 def log_of(cluster: SmallCluster, call: Call, query: dict[str, str]) -> str:

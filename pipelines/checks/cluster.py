@@ -5,12 +5,10 @@ from collections.abc import Callable
 from pipelines import manifests
 from pipelines.checks.finding import Finding, NotCheckedError, failed, listed, ok, warning
 from pipelines.checks.surroundings import Surroundings
-from prottune.cluster.connection import Cluster, ForbiddenError
+from prottune.cluster.connection import ForbiddenError
 from prottune.cluster.objects import GPU, NODES, Object
-from prottune.cluster.rights import calls_of, is_allowed
+from prottune.cluster.rights import Call, calls_of, is_allowed
 from prottune.errors import ConfigError, ServiceError
-
-_APPLY = "let somebody with the right to it run: kubectl apply -k manifests/overlays/... (Role prottune-run)"
 
 
 def cluster(surroundings: Surroundings) -> Finding:
@@ -28,36 +26,45 @@ def cluster(surroundings: Surroundings) -> Finding:
 def rights(surroundings: Surroundings) -> Finding:
     """Whether who asks may make every call that prottune makes."""
     there = surroundings.cluster()
-    told, may_not = _asked(there, lambda call: is_allowed(there, call))
+    role = manifests.roles_of_runs()[0]
+    calls, place = calls_of(role), f"manifests/base/role.yaml in namespace {there.namespace}"
+    may_not = _refused(calls, lambda call: is_allowed(there, call))
+    told = f"{len(calls)} calls of {place}"
     if not may_not:
         return ok(f"you may make all {told}")
     if surroundings.in_pod:
-        return failed(f"this account may not {may_not}, of {told}", _APPLY)
+        return failed(f"this account may not {may_not}, of {told}", _apply([role]))
     advice = "nothing, if only runs on the cluster deploy and train; they have an account of their own"
     return warning(f"you may not {may_not}, of {told}", advice)
 
 
 def rights_of_runs(surroundings: Surroundings) -> Finding:
-    """Whether the account of a run's steps may make every call that prottune makes."""
+    """Whether the account of a run's steps may make every call that prottune and the launcher make."""
     there, account = surroundings.cluster(), manifests.account_of_runs()
+    roles = manifests.roles_of_runs()
+    calls = [call for role in roles for call in calls_of(role)]
+    told = f"{len(calls)} calls of manifests/base in namespace {there.namespace}"
     try:
-        told, may_not = _asked(there, lambda call: is_allowed(there, call, account))
+        may_not = _refused(calls, lambda call: is_allowed(there, call, account))
     except ForbiddenError:
         why = f"you may not ask what {account} may in namespace {there.namespace}"
         user = f"system:serviceaccount:{there.namespace}:{account}"
         advice = f"ask an administrator: kubectl -n {there.namespace} auth can-i --list --as {user}"
         raise NotCheckedError(why, advice) from None
     if may_not:
-        return failed(f"{account} may not {may_not}, of {told}", _APPLY)
+        return failed(f"{account} may not {may_not}, of {told}", _apply(roles))
     return ok(f"{account} may make all {told}")
 
 
-def _asked(there: Cluster, may: Callable[..., bool]) -> tuple[str, str]:
-    """How many calls were asked about, and which of them are not allowed."""
-    (role,) = manifests.objects("Role")
-    calls = calls_of(role)
-    told = f"{len(calls)} calls of manifests/base/role.yaml in namespace {there.namespace}"
-    return told, listed([str(call) for call in calls if not may(call)])
+def _refused(calls: list[Call], may: Callable[[Call], bool]) -> str:
+    """Which of the calls are not allowed."""
+    return listed([str(call) for call in calls if not may(call)])
+
+
+def _apply(roles: list[Object]) -> str:
+    names = listed([role["metadata"]["name"] for role in roles])
+    which = f"Role{'s' if len(roles) > 1 else ''} {names}"
+    return f"let somebody with the right to it run: kubectl apply -k manifests/overlays/... ({which})"
 
 
 def gpus(surroundings: Surroundings) -> Finding:

@@ -6,6 +6,8 @@ from typing import Literal
 from prottune.errors import ConfigError
 
 State = Literal["ok", "warning", "failed", "not checked"]
+ONLY_NODES = "only runs with num_nodes above 1 need it"
+"""Why it is no failure if a part of Kubeflow Trainer is missing."""
 
 
 @dataclass(frozen=True)

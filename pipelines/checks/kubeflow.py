@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from pipelines import manifests
 from pipelines.backend import ADDRESS_VARIABLE, Backend
-from pipelines.checks.finding import Finding, NotCheckedError, failed, listed, ok, warning
+from pipelines.checks.finding import ONLY_NODES, Finding, NotCheckedError, failed, listed, ok, warning
 from pipelines.checks.surroundings import Surroundings
 from prottune.cluster.connection import Cluster, MissingError
 from prottune.cluster.objects import (
@@ -107,8 +107,9 @@ def trainer(surroundings: Surroundings) -> Finding:
     cluster = surroundings.cluster()
     (runtime,) = manifests.objects(TRAINING_RUNTIMES.kind)
     wanted = {TRAIN_JOBS: TRAIN_JOB, TRAINING_RUNTIMES: runtime["spec"]}
-    advice = "install Kubeflow Trainer 2.2 or newer; only runs with num_nodes above 1 need it"
-    return _held(cluster, "Trainer", wanted, _TRAINER_BY_FIELD, advice)
+    advice = f"install Kubeflow Trainer 2.2 or newer; {ONLY_NODES}"
+    found = _held(cluster, "Trainer", wanted, _TRAINER_BY_FIELD, advice)
+    return warning(found.found, found.advice) if found.state == "failed" else found
 
 
 def kserve(surroundings: Surroundings) -> Finding:

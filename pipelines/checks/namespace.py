@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from pipelines import manifests
-from pipelines.checks.finding import Finding, NotCheckedError, failed, listed, ok, warning
+from pipelines.checks.finding import ONLY_NODES, Finding, NotCheckedError, failed, listed, ok, warning
 from pipelines.checks.surroundings import Surroundings
 from prottune.cluster.connection import Cluster, ForbiddenError
 from prottune.cluster.objects import (
@@ -121,7 +121,10 @@ def runtimes(surroundings: Surroundings) -> Finding:
         for each in manifests.objects(resource.kind)
     }
     if lost := [name for name, there in found.items() if there is None]:
-        return failed(f"not in namespace {cluster.namespace}: {listed(lost)}", _apply(cluster))
+        told = f"not in namespace {cluster.namespace}: {listed(lost)}"
+        if all(name.startswith(TRAINING_RUNTIMES.kind) for name in lost):
+            return warning(told, f"{_apply(cluster)}; {ONLY_NODES}")
+        return failed(told, _apply(cluster))
     images = {name: sorted(set(manifests.images_in(there))) for name, there in found.items()}
     told = listed([f"{name} ({listed(named)})" for name, named in images.items()])
     doubts = {image: doubt for named in images.values() for image in named if (doubt := doubt_of(image))}

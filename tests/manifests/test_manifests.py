@@ -19,6 +19,10 @@ from small_kustomize import built
 
 from pipelines import manifests, resources
 from prottune.cluster.objects import S3_SECRET_KEYS
+from prottune.deployment.contract import MODEL_NAME
+from prottune.deployment.rollout import ROLLOUT_LEASE
+from prottune.registration.registry import PROMOTION_LEASE
+from prottune.training.trainjob import RUNTIME
 
 Documents = list[dict[str, Any]]
 _CUSTOM = ("serving.kserve.io", "trainer.kubeflow.org", "kubeflow.org", "security.istio.io")
@@ -154,21 +158,61 @@ def test_one_store_is_named_the_same_everywhere(documents: Documents) -> None:
 
 
 def test_the_role_allows_what_prottune_calls_and_nothing_else(documents: Documents) -> None:
-    granted = {
-        (verb, f"{resource}.{group}".rstrip("."))
-        for rule in named(documents, "Role", "prottune-run")["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
+    granted = {call[:2] for call in _granted(documents, "prottune-run")}
     assert granted == small_kserve.RIGHTS | small_trainer.RIGHTS
 
 
-def test_the_role_has_no_wildcard_and_reads_no_secret(documents: Documents) -> None:
-    for rule in named(documents, "Role", "prottune-run")["rules"]:
+def test_the_role_is_bound_to_the_objects_that_prottune_names(documents: Documents) -> None:
+    names = {
+        small_kserve.SERVICES: {MODEL_NAME},
+        small_kserve.LEASES: {ROLLOUT_LEASE, PROMOTION_LEASE},
+        small_trainer.RUNTIMES: {RUNTIME},
+    }
+    wanted = {
+        (verb, resource, name)
+        for verb, resource in small_kserve.RIGHTS | small_trainer.RIGHTS
+        for name in (names.get(resource, {""}) if verb != "create" else {""})
+    }
+    assert _granted(documents, "prottune-run") == wanted
+    assert len(wanted) == 18
+
+
+def test_the_launcher_of_kubeflow_pipelines_may_read_where_artifacts_go_and_with_which_keys(
+    documents: Documents,
+) -> None:
+    launcher = named(documents, "ConfigMap", "kfp-launcher")
+    secret = yaml.safe_load(launcher["data"]["providers"])["s3"]["default"]["credentials"]["secretRef"]
+    assert _granted(documents, "prottune-run-launcher") == {
+        ("get", "configmaps", launcher["metadata"]["name"]),
+        ("get", "secrets", secret["secretName"]),
+    }
+
+
+@pytest.mark.parametrize("role", ["prottune-run", "prottune-run-launcher"])
+def test_a_role_is_given_to_the_account_of_runs_alone(role: str, documents: Documents) -> None:
+    binding = named(documents, "RoleBinding", role)
+    assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role}
+    namespace = binding["metadata"]["namespace"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "prottune-run", "namespace": namespace}]
+
+
+def _granted(documents: Documents, role: str) -> set[tuple[str, str, str]]:
+    """Every call that a Role allows: verb, resource, and the object's name, if it is bound to one."""
+    return {
+        (verb, f"{resource}.{group}".rstrip("."), name)
+        for rule in named(documents, "Role", role)["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames", [""])
+    }
+
+
+def test_no_role_has_a_wildcard_or_reads_a_secret_that_it_does_not_name(documents: Documents) -> None:
+    for rule in (rule for each in documents if each["kind"] == "Role" for rule in each["rules"]):
         words = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
         assert "*" not in words
-        assert "secrets" not in words
+        assert "secrets" not in words or rule["resourceNames"] == [resources.SECRET]
         assert not {"escalate", "bind", "impersonate"} & set(words)
     assert not [each for each in documents if each["kind"] in ("ClusterRole", "ClusterRoleBinding")]
 
@@ -213,6 +257,29 @@ def test_in_a_mesh_steps_without_a_sidecar_reach_mlflow_and_the_endpoint(
     peers = named(documents, "PeerAuthentication", "prottune-endpoint")["spec"]
     assert peers["mtls"] == {"mode": "PERMISSIVE"}
     assert peers["selector"] == allow["selector"]
+
+
+def test_where_the_mesh_asks_for_a_signed_in_user_the_sidecar_reads_tokens(
+    overlays: dict[str, Documents],
+) -> None:
+    documents = overlays["multi-user"]
+    asked = [
+        each["spec"]["selector"]
+        for each in documents
+        if each["kind"] == "AuthorizationPolicy"
+        for rule in each["spec"]["rules"]
+        for source in rule.get("from", [])
+        if {"requestPrincipals", "notRequestPrincipals"} & set(source["source"])
+    ]
+    readers = [each["spec"] for each in documents if each["kind"] == "RequestAuthentication"]
+    assert (
+        [reader["selector"] for reader in readers]
+        == asked
+        == [{"matchLabels": {"app.kubernetes.io/name": "prottune-endpoint"}}]
+    )
+    for rule in readers[0]["jwtRules"]:
+        assert rule["jwksUri"].startswith(rule["issuer"] + "/"), "no sidecar may fetch keys; istiod does"
+        assert rule["forwardOriginalToken"] is True
 
 
 def test_each_of_our_pods_may_talk_only_as_a_policy_says(documents: Documents) -> None:

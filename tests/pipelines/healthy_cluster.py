@@ -28,6 +28,7 @@ def made_healthy(cluster: SmallCluster) -> SmallCluster:
     cluster.pages.clear()
     cluster.denied.clear()
     cluster.denied_to.clear()
+    cluster.rules.clear()
     cluster.pages["/version"] = {"gitVersion": "v1.33.2"}
     config = DeployConfig(to="kserve", serving_gpus=1, cpu="1", memory="1Gi")
     (serving,), (training,) = (manifests.objects(f"{name}Runtime") for name in ("Serving", "Training"))

@@ -35,7 +35,8 @@ from prottune.errors import ConfigError
 
 NAMES = [check.name for check in CHECKS]
 ON_A_CLUSTER = NAMES[NAMES.index("cluster") :]
-NUM_CALLS = len(calls_of(manifests.objects("Role")[0]))
+ROLES = {each["metadata"]["name"]: each for each in manifests.objects("Role")}
+NUM_CALLS = len(calls_of(ROLES["prottune-run"]))
 ACCOUNT = "system:serviceaccount:lab:prottune-run"
 BY_DIGEST = {
     "light_image": "registry.example/prottune-light@sha256:0",
@@ -430,13 +431,13 @@ def spec_of(cluster: SmallCluster, group: str, kind: str) -> dict[str, Any]:
     return found
 
 
-def test_a_trainer_without_runtime_patches_fails(cluster: SmallCluster) -> None:
+def test_a_trainer_without_runtime_patches_spoils_only_runs_of_several_nodes(cluster: SmallCluster) -> None:
     spec = spec_of(cluster, "trainer.kubeflow.org/v1alpha1", "TrainJob")
     spec["podTemplateOverrides"] = spec.pop("runtimePatches")
     cluster.remove("deployments.apps", "kubeflow-trainer-controller-manager", "kubeflow-system")
     found = look("trainer")
     assert (found.state, found.found) == (
-        "failed",
+        "warning",
         "Trainer 2.1 (by its fields) does not know TrainJob spec.runtimePatches",
     )
     assert "2.2 or newer" in found.advice
@@ -456,19 +457,39 @@ def test_a_kserve_from_before_the_mode_standard_fails(cluster: SmallCluster) -> 
     assert look("kserve").found == "KServe v0.15.2 does not know the mode Standard"
 
 
-def test_a_kind_that_is_not_served_fails_and_one_without_a_schema_is_not_checked(
+def test_a_kind_that_is_not_served_is_told_and_one_without_a_schema_is_not_checked(
     cluster: SmallCluster,
 ) -> None:
     del cluster.pages["/openapi/v3/apis/serving.kserve.io/v1beta1"]
     found = look("kserve")
     assert (found.state, "publishes no schema" in found.found) == ("not checked", True)
+    del cluster.pages["/apis/serving.kserve.io/v1beta1"]
+    found = look("kserve")
+    assert (found.state, found.found.startswith("not served: InferenceService")) == ("failed", True)
     del cluster.pages["/apis/trainer.kubeflow.org/v1alpha1"]
     found = look("trainer")
-    assert found.state == "failed"
+    assert (found.state, "only runs with num_nodes above 1" in found.advice) == ("warning", True)
     assert found.found.startswith("not served: TrainJob (trainer.kubeflow.org/v1alpha1), TrainingRuntime")
 
 
 # The cluster and the namespace
+
+
+def test_a_cluster_without_trainer_is_well_enough_for_runs_on_one_node(
+    cluster: SmallCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del cluster.pages["/apis/trainer.kubeflow.org/v1alpha1"]
+    cluster.remove("trainingruntimes.trainer.kubeflow.org", "prottune")
+    assert look("runtimes") == Finding(
+        "warning",
+        "not in namespace lab: TrainingRuntime prottune",
+        "kubectl apply -k manifests/overlays/..., or name the namespace: --namespace (now lab); "
+        "only runs with num_nodes above 1 need it",
+    )
+    assert main(["doctor", "--only", "trainer,kserve,runtimes"]) == 0
+    assert capsys.readouterr().out.endswith("1 ok, 2 warning\n")
+    cluster.remove("servingruntimes.serving.kserve.io", "prottune")
+    assert look("runtimes").state == "failed"
 
 
 def test_a_right_that_you_lack_is_a_warning_and_for_a_pod_a_failure(cluster: SmallCluster) -> None:
@@ -487,8 +508,40 @@ def test_a_right_that_runs_lack_fails(cluster: SmallCluster) -> None:
     cluster.denied_to = {ACCOUNT: {("update", "leases.coordination.k8s.io")}}
     found = look("rights-of-runs")
     assert found.state == "failed"
-    assert found.found.startswith("prottune-run may not update leases.coordination.k8s.io, of ")
-    assert "Role prottune-run" in found.advice
+    lease = "update leases.coordination.k8s.io prottune"
+    assert found.found.startswith(f"prottune-run may not {lease}-rollout, {lease}-promotion, of 20 calls ")
+    assert "Roles prottune-run, prottune-run-launcher" in found.advice
+
+
+def test_rights_are_asked_for_by_the_names_that_the_roles_give(cluster: SmallCluster) -> None:
+    of_runs = [rule for role in ROLES.values() for rule in role["rules"]]
+    cluster.rules = {"": ROLES["prottune-run"]["rules"], ACCOUNT: of_runs}
+    assert look("rights") == Finding(
+        "ok", "you may make all 18 calls of manifests/base/role.yaml in namespace lab"
+    )
+    del cluster.rules[""]
+    assert look("rights-of-runs") == Finding(
+        "ok", "prottune-run may make all 20 calls of manifests/base in namespace lab"
+    )
+
+
+def test_a_right_to_another_object_than_the_one_that_is_meant_is_none(cluster: SmallCluster) -> None:
+    rules = json.loads(json.dumps(ROLES["prottune-run"]["rules"]).replace('"prottune-rollout"', '"other"'))
+    cluster.rules = {"": rules}
+    assert look("rights").found.startswith(
+        "you may not get leases.coordination.k8s.io prottune-rollout, "
+        "update leases.coordination.k8s.io prottune-rollout, of 18 calls"
+    )
+
+
+def test_an_account_whose_launcher_cannot_open_the_store_fails(cluster: SmallCluster) -> None:
+    cluster.rules = {ACCOUNT: ROLES["prottune-run"]["rules"]}
+    found = look("rights-of-runs")
+    assert (found.state, found.found) == (
+        "failed",
+        "prottune-run may not get configmaps kfp-launcher, get secrets prottune-s3, of 20 calls of "
+        "manifests/base in namespace lab",
+    )
 
 
 def test_who_may_not_ask_for_others_is_told_so(cluster: SmallCluster) -> None:
@@ -520,9 +573,9 @@ def test_gpus_are_counted_on_nodes_that_take_pods(cluster: SmallCluster) -> None
         ("accounts", "serviceaccounts", "prottune-run", "no ServiceAccount prottune-run in namespace lab"),
         (
             "runtimes",
-            "trainingruntimes.trainer.kubeflow.org",
+            "servingruntimes.serving.kserve.io",
             "prottune",
-            "not in namespace lab: TrainingRuntime prottune",
+            "not in namespace lab: ServingRuntime prottune",
         ),
     ],
 )

@@ -20,20 +20,24 @@ class Call:
     plural: str
     part: str = ""
     """What of the object is meant, as `log` of a pod; empty: the object."""
+    name: str = ""
+    """The one object that is meant; empty: any."""
 
     def __str__(self) -> str:
         resource = ".".join(filter(None, (self.plural, self.group)))
-        return f"{self.verb} {'/'.join(filter(None, (resource, self.part)))}"
+        whole = "/".join(filter(None, (resource, self.part)))
+        return " ".join(filter(None, (self.verb, whole, self.name)))
 
 
 def calls_of(role: Object) -> list[Call]:
-    """Every call that a Role allows."""
+    """Every call that a Role allows; one to each object that a rule names."""
     return [
-        Call(verb, group, *name.split("/", 1))
+        Call(verb, group, plural, part, name)
         for rule in role["rules"]
         for group in rule["apiGroups"]
-        for name in rule["resources"]
+        for plural, _, part in (resource.partition("/") for resource in rule["resources"])
         for verb in rule["verbs"]
+        for name in rule.get("resourceNames") or [""]
     ]
 
 
@@ -43,7 +47,9 @@ def is_allowed(cluster: Cluster, call: Call, account: str = "") -> bool:
     Raises: ForbiddenError if others' rights may not be asked.
     """
     asked = {"namespace": cluster.namespace, "verb": call.verb, "group": call.group, "resource": call.plural}
-    spec: Object = {"resourceAttributes": asked | ({"subresource": call.part} if call.part else {})}
+    narrower = {"subresource": call.part, "name": call.name}
+    asked |= {field: value for field, value in narrower.items() if value}
+    spec: Object = {"resourceAttributes": asked}
     kind, path = "SelfSubjectAccessReview", f"{_GROUP}/selfsubjectaccessreviews"
     metadata = {}
     if account:
