@@ -4,6 +4,7 @@ A broken pipeline must not look healthy: the floor may not solve the sample, the
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class DemoFlags:
 def demo(runs: Path) -> int:
     """Write the sample, run the committed graph on it, check what came out; returns the exit code."""
     fasta = runs / "sample" / "sample.fasta"
-    fasta.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(fasta.parent, ignore_errors=True)  # an earlier demo's
     report = write_sample(fasta, SampleConfig())
     print(f"{report.num_proteins} SYNTHETIC proteins in {fasta}: no real protein is among them")
     flags = run_flags()(source=str(fasta), runs=str(runs), **SETTINGS)

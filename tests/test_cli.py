@@ -1,5 +1,6 @@
 """What a person at a terminal meets: help, refusals of one line, exit codes, and what success says."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -125,6 +126,82 @@ def test_a_package_that_is_not_installed_is_one_line_and_a_module_of_ours_a_bug(
     )
     assert run_raising(ModuleNotFoundError("No module named 'prottune.x'", name="prottune.x")) == 1
     assert capsys.readouterr().err.startswith("Traceback")
+
+
+def test_a_reader_that_leaves_early_does_not_stop_the_work(tmp_path: Path) -> None:
+    records, tokens = tmp_path / "records", tmp_path / "tokens"
+    assert prottune("sample", "--output", str(tmp_path / "a.fasta"), "--num-proteins", "200").returncode == 0
+    words = f"ingest --source {tmp_path / 'a.fasta'} --records {records}"
+    for line, made in ((words, records), (f"tokenize --records {records} --tokens {tokens}", tokens)):
+        command = f"{sys.executable} -um prottune {line} | true; echo ${{PIPESTATUS[0]}}"
+        ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert (ended.stdout, (made / "manifest.json").is_file()) == ("0\n", True), ended.stderr
+    command = f"{sys.executable} -um prottune tokenize --records {tmp_path} --tokens {tokens}2 | true"
+    ended = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2, "bad input stays bad input"
+
+
+def test_a_screen_that_cannot_be_written_is_told_in_one_line() -> None:
+    command = f"{sys.executable} -m prottune --version >/dev/full"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    line = "error: standard output: cannot be written (No space left on device)\n"
+    assert (ended.returncode, ended.stderr) == (3, line)
+    closed = subprocess.run(["bash", "-c", f"{sys.executable} -m prottune --version >&-"], check=False)
+    assert closed.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["tokenize", "--records", "{folder}", "--tokens", "s3://bucket/tokens"],
+            "error: --tokens: got the address 's3:/bucket/tokens', expected a path of this machine",
+        ),
+        (
+            ["train", "--tokens", "{folder}", "--model", "{folder}/file/model"],
+            "error: {folder}: no manifest.json; this is not a finished prottune folder",
+        ),
+        (
+            ["tokenize", "--records", "{folder}/file", "--tokens", "{folder}/tokens"],
+            "error: {folder}/file: no manifest.json; this is not a finished prottune folder",
+        ),
+        (
+            ["ingest", "--source", "", "--records", "{folder}/records"],
+            "error: got an empty path or address; is a variable of the shell unset?",
+        ),
+        (
+            ["ingest", "--source", "/dev/null", "--records", "{folder}/records"],
+            "error: /dev/null: not a regular file; pipes cannot be read twice, so write it to a file first",
+        ),
+        (
+            ["sample", "--output", "{folder}/file/a.fasta"],
+            "error: {folder}/file: File exists; name another place",
+        ),
+        (
+            ["sample", "--output", "{folder}/file"],
+            "error: {folder}/file exists already; name a file in another folder, or remove it",
+        ),
+        (
+            ["tokenize", "--tokens", "tok\udcff"],
+            r"error: 'tok\udcff': not UTF-8; expected names that can be written",
+        ),
+    ],
+)
+def test_a_wrong_place_is_one_line_and_exit_code_2(words: list[str], line: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    ended = prottune(*(word.format(folder=tmp_path) for word in words))
+    assert (ended.returncode, ended.stderr.splitlines()[-1:]) == (2, [line.format(folder=tmp_path)])
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_help_fits_any_terminal() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "prottune", "tokenize", "--help"],
+        env={**os.environ, "COLUMNS": "3"}, capture_output=True, text=True, check=True, timeout=20,
+    )  # fmt: skip
+    assert "--max-residues" in shown.stdout
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:

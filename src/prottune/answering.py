@@ -40,7 +40,7 @@ class Predict:
     model: str
     """Folder or s3:// address of a model."""
     source: str
-    """FASTA file of any size; .gz is unpacked."""
+    """FASTA file of any size, here or at an s3:// or http(s):// address; .gz is unpacked."""
     output: Path
     """Table to write: .csv or .parquet. Until it is whole, answers are kept in a folder beside it."""
     restart: bool = False
@@ -53,8 +53,19 @@ class Predict:
         with fetched_model(self.model) as folder, step("predict", self.settings) as tracker:
             report = predict(folder, self.source, self.output, self.settings, restart=self.restart)
             tracker.numbers(numbers(report, "predict"))
-        figures = ", ".join(f"{name.replace('_', ' ')} {value:,g}" for name, value in numbers(report).items())
-        yield f"{self.output}: {figures}"
+        also = {
+            "answered before": report.num_resumed,
+            "skipped": report.num_skipped,
+            "cut": report.num_truncated,
+            "unlike training": report.num_unlike_training,
+        }
+        marks = [f"{count:,} {words}" for words, count in {"confident": report.num_confident, **also}.items()]
+        shown = [mark for mark in marks if not mark.startswith("0 ")]
+        yield (
+            f"{self.output}: {report.num_proteins:,} proteins in {report.seconds:.0f} s"
+            + (f" ({', '.join(shown)})" if shown else "")
+        )
+        yield from (f"  {location}: {count:,}" for location, count in report.locations.items() if count)
 
 
 @dataclass(frozen=True, kw_only=True)

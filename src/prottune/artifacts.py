@@ -93,13 +93,18 @@ class Draft:
     inputs: dict[str, str] = field(default_factory=dict)
 
 
+def is_address(path: Path) -> bool:
+    """Whether somebody took `s3://bucket/x` or the like for a path, which makes `s3:/bucket/x` of it."""
+    return re.match(r"[A-Za-z][\w+.-]+:/", str(path)) is not None
+
+
 def check_vacant(target: Path) -> None:
     """Refuse a place where something lies already, or where a finished folder could not be put.
 
     Raises: ConfigError if `target` exists and is not an empty folder, as a finished folder is never changed;
         if it is an address, a link or a mount, which no folder can take the place of.
     """
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(target)):
+    if is_address(target):
         raise ConfigError(f"{target}: an address; expected a folder of this machine")
     if target.name in ("", "..") or target.is_symlink() or target.is_mount():
         raise ConfigError(
@@ -161,7 +166,7 @@ def manifest_of(folder: Path) -> Manifest:
     path = folder / MANIFEST_FILE
     try:
         return Manifest.parse(path.read_bytes(), str(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(f"{folder}: no {MANIFEST_FILE}; this is not a finished prottune folder") from None
 
 

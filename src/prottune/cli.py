@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
 from prottune import __version__
 from prottune.errors import ConfigError, ProttuneError
+from prottune.screen import patient_screen
 
 VERBS = {
     "sample": "write synthetic proteins that show whether the pipeline learns",
@@ -27,6 +27,7 @@ VERBS = {
     "explain": "say which residues of a protein speak for its location",
 }
 _INTERRUPTED = 130
+_WRONG_PLACES = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 _OTHER_NAMES = {"--expected-sha256": "--expected-digest"}
 """The command line's fixed name -> the setting, which takes a git blob's hash too."""
 
@@ -41,25 +42,42 @@ def guarded(
 ) -> int:
     """Run a verb; a refusal is one line on stderr and its own exit code, a bug a traceback and 1."""
     try:
-        exit_code = _answer(words[0] if words else "", program, verbs)
-        if exit_code is None:
-            exit_code = run(words)
-        sys.stdout.flush()
+        with patient_screen():
+            _refuse_unreadable(words)
+            exit_code = _answer(words[0] if words else "", program, verbs)
+            if exit_code is None:
+                exit_code = run(words)
     except ProttuneError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:  # who stopped on the way may say how to go on
         print(f"error: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return _INTERRUPTED
-    except BrokenPipeError:  # the reader (`| head`) has seen enough; nothing may be written at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except ModuleNotFoundError as error:
         return _missing(error)
+    except _WRONG_PLACES as error:
+        return _misplaced(error)
     except Exception:  # a bug: all of it, and the exit code that says so
         traceback.print_exc()
         return 1
     return exit_code
+
+
+def _refuse_unreadable(words: Sequence[str]) -> None:
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{word!r}: not UTF-8; expected names that can be written") from error
+
+
+def _misplaced(error: OSError) -> int:
+    """Refuse a file that is where it cannot be read or written; without a name it is a bug."""
+    if error.filename is None:
+        traceback.print_exc()
+        return 1
+    print(f"error: {error.filename}: {error.strerror}; name another place", file=sys.stderr)
+    return ConfigError.exit_code
 
 
 def _missing(error: ModuleNotFoundError) -> int:

@@ -7,8 +7,11 @@ The fields of a settings dataclass inside appear without a prefix.
 from __future__ import annotations
 
 import difflib
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import tyro
@@ -17,10 +20,13 @@ import tyro
 # locked, and tests/test_flags.py meets every kind of refusal.
 from tyro import _errors as refusals
 
+from prottune.artifacts import is_address
 from prottune.errors import ConfigError
 
 Flags = TypeVar("Flags")
 
+_NARROWEST = 40
+"""Columns of a terminal."""
 _KINDS = {"INT": "a whole number", "FLOAT": "a number"}
 
 
@@ -31,15 +37,31 @@ def parse_flags(kind: type[Flags], words: Sequence[str], program: str, descripti
         of the wrong type, and for settings that the dataclass refuses.
     """
 
+    if shutil.get_terminal_size().columns < _NARROWEST:
+        os.environ["COLUMNS"] = str(_NARROWEST)  # tyro takes minutes to fit its help into less
+
     def refuse(event: refusals.ParseErrorEvent) -> NoReturn:
         raise _Refused(_explain(event, list(_flag_names(kind)), program))
 
     try:
         with refusals.on_parse_error(refuse):
             flat = (tyro.conf.OmitArgPrefixes,)
-            return tyro.cli(kind, prog=program, description=description, args=list(words), config=flat)
+            flags = tyro.cli(kind, prog=program, description=description, args=list(words), config=flat)
     except _Refused as refused:
         raise ConfigError(str(refused)) from None
+    _refuse_addresses(flags)
+    return flags
+
+
+def _refuse_addresses(flags: Any) -> None:
+    """Refuse `s3://...` where a path is asked for: as a path it would name a folder of this machine."""
+    for field in fields(flags):
+        value = getattr(flags, field.name)
+        if is_dataclass(value):
+            _refuse_addresses(value)
+        elif isinstance(value, Path) and is_address(value):
+            flag = f"--{field.name.replace('_', '-')}"
+            raise ConfigError(f"{flag}: got the address {str(value)!r}, expected a path of this machine")
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this module

@@ -110,7 +110,8 @@ class _Synthetic:
 def write_sample(output: Path, config: SampleConfig) -> SampleReport:
     """Write synthetic proteins as FASTA, and `signals.tsv` beside it, which says where their signals lie.
 
-    Raises: ConfigError if `output` is a folder or has the name of the table of signals.
+    Raises: ConfigError if `output` is a folder or has the name of the table of signals, or if one of the two
+        files is there already.
     """
     if output.is_dir():
         raise ConfigError(f"{output} is a folder; expected the name of a FASTA file")
@@ -118,8 +119,11 @@ def write_sample(output: Path, config: SampleConfig) -> SampleReport:
         raise ConfigError(
             f"{output}: {SIGNALS_FILE} is written beside the FASTA file; name that one otherwise"
         )
-    proteins = _synthesize(config)
     signals = output.with_name(SIGNALS_FILE)
+    for path in (output, signals):
+        if path.exists():
+            raise ConfigError(f"{path} exists already; name a file in another folder, or remove it")
+    proteins = _synthesize(config)
     rows = [
         f"{protein.accession}\t{start}\t{end}\n" for protein in proteins for start, end in protein.signals
     ]

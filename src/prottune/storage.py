@@ -36,7 +36,12 @@ def file_uri(path: Path) -> str:
 
 
 def local_path(uri: str) -> Path | None:
-    """The path that a plain path or a file:// URI names; None for other schemes."""
+    """The path that a plain path or a file:// URI names; None for other schemes.
+
+    Raises: ConfigError for no word at all.
+    """
+    if not uri:
+        raise ConfigError("got an empty path or address; is a variable of the shell unset?")
     if uri.startswith("file://"):
         return Path(unquote(urlsplit(uri).path))
     return None if "://" in uri else Path(uri)
@@ -50,7 +55,7 @@ def fetch_file(uri: str, target: Path, max_bytes: int) -> Path:
     """
     if (path := local_path(uri)) is not None:
         if not path.is_file():
-            raise ConfigError(f"{uri}: no such file")
+            raise ConfigError(f"{uri}: {_why_no_file(path)}")
         if path.stat().st_size > max_bytes:
             raise _too_large(uri, max_bytes)
         return path
@@ -60,6 +65,14 @@ def fetch_file(uri: str, target: Path, max_bytes: int) -> Path:
     bucket, key = _bucket_and_key(uri)
     _write(Bucket(bucket).pieces(key), target, uri, max_bytes)
     return target
+
+
+def _why_no_file(path: Path) -> str:
+    if path.is_dir():
+        return "a folder; expected a file"
+    if path.exists():
+        return "not a regular file; pipes cannot be read twice, so write it to a file first"
+    return "no such file"
 
 
 def fetch_folder(uri: str, target: Path) -> Path:
@@ -72,7 +85,7 @@ def fetch_folder(uri: str, target: Path) -> Path:
     """
     if (path := local_path(uri)) is not None:
         if not path.is_dir():
-            raise ConfigError(f"{uri}: no such folder")
+            raise ConfigError(f"{uri}: {'not a folder' if path.exists() else 'no such folder'}")
         return path
     names = list_files(uri)
     if not names:

@@ -242,7 +242,9 @@ def test_the_program_sends_what_waits_and_says_how_much(
     assert len(capsys.readouterr().err.splitlines()) == 1
     back()
     assert unsent.main() == 0
-    assert capsys.readouterr().out == f"700 points were sent to {server.uri}\n"
+    assert capsys.readouterr().out == f"700 points were sent from {unsent.place()} to {server.uri}\n"
+    assert unsent.main(["--help"]) == 0
+    assert "PROTTUNE_UNSENT    folder or s3:// prefix" in capsys.readouterr().out
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert unsent.main() == 2
     assert capsys.readouterr().err.startswith("error: MLFLOW_TRACKING_URI is not set")

@@ -148,7 +148,10 @@ def accession_of(identifier: str, where: str) -> str:
     if found := _UNIPROT_ID.fullmatch(identifier):
         return found.group(1)
     if not identifier or len(identifier) > MAX_ACCESSION:
-        raise DataError(f"{where}: accession {identifier[:40]!r}; expected 1 to {MAX_ACCESSION} characters")
+        raise DataError(
+            f"{where}: accession {identifier[:40]!r} of {len(identifier):,} characters; expected 1 to "
+            f"{MAX_ACCESSION}"
+        )
     if "|" in identifier or " " in identifier or not identifier.isprintable():
         raise DataError(
             f"{where}: accession {identifier!r}; expected one word without '|', or sp|ACCESSION|NAME"

@@ -81,7 +81,7 @@ def checked_entries(taken: Source, config: IngestConfig, findings: Findings) -> 
     is_kept = screening.resolve_relations(entries, config.on_conflict, config.on_crossing, findings)
     entries = entries.in_order_of("accession", is_kept)
     if len(entries["location"].unique()) < 2:
-        raise DataError(f"{taken.files[0].name}: fewer than two locations; nothing can be learned from them")
+        raise DataError(f"{taken.files[0].name}: all proteins are of one location; expected two or more")
     return entries, labels
 
 

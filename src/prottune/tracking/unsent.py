@@ -146,8 +146,11 @@ def _read(where: str) -> tuple[RunAddress, list[Parcel]]:
     return address, [Parcel.from_json(json.loads(line)) for line in rest]
 
 
-def main() -> int:
+def main(words: Sequence[str] = ()) -> int:
     """Send all that waits for the server at MLFLOW_TRACKING_URI; returns the exit code."""
+    if words:
+        sys.stdout.write(__doc__ or "")
+        return 0 if {"-h", "--help"} & set(words) else ConfigError.exit_code
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
@@ -160,9 +163,9 @@ def main() -> int:
             f"error: MLflow at {masked(uri)}: {one_line(error)}; what waits in {place()} stays\n"
         )
         return TrackingError.exit_code
-    sys.stdout.write(f"{num_sent:,} points were sent to {masked(uri)}\n")
+    sys.stdout.write(f"{num_sent:,} points were sent from {place()} to {masked(uri)}\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

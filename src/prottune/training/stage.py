@@ -13,7 +13,8 @@ from pathlib import Path
 
 from prottune.alphabet import ALPHABET_SHA256
 from prottune.artifacts import Draft, Manifest, new_folder, read_manifest
-from prottune.errors import ArtifactError, DivergedError
+from prottune.errors import ArtifactError, ConfigError, DivergedError
+from prottune.machine import num_cores
 from prottune.records import Split
 from prottune.storage import local_path
 from prottune.training.batching import count_steps
@@ -28,6 +29,9 @@ from prottune.training.seen import refuse_base_that_saw_the_exam
 from prottune.training.settings import TrainConfig, TrainReport
 from prottune.training.stopping import Stop, ending_when_stopped
 from prottune.training.words import Listener
+
+_MOST_PROCESSES_A_CORE = 4
+"""Above this a number is a slip of the hand, which would bring the machine down."""
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +67,7 @@ def train(
     num_steps = count_steps(train_set.num_tokens_N, config.tokens_per_batch, config.epochs)
     run = _train_as_one_of_many if launched_by_torchrun(os.environ) else _train_in_new_processes
     with (
-        tempfile.TemporaryDirectory(prefix="prottune-train-") as scratch,
+        tempfile.TemporaryDirectory(prefix="prottune-train-", ignore_cleanup_errors=True) as scratch,
         Progress(num_steps, config.epochs) as progress,
     ):
         receivers = (progress, on_point) if on_point else (progress,)
@@ -80,6 +84,12 @@ class _Order:
     config: TrainConfig
     checkpoints: str
 
+    @property
+    def kept_at(self) -> str:
+        """Where checkpoints go, whatever folder a process is in."""
+        here = local_path(self.checkpoints)
+        return str(here.absolute()) if here else self.checkpoints
+
     def new_model_folder(self) -> AbstractContextManager[Draft]:
         return new_folder(self.model, "train", self.config, {"tokens": self.manifest.digest})
 
@@ -89,6 +99,7 @@ class _Order:
 
 def _train_in_new_processes(order: _Order, receivers: Sequence[Receiver], scratch: Path) -> TrainReport:
     """Start the ranks, follow what they write, and wait for them."""
+    _refuse_crowd(order.config.num_processes)
     with order.new_model_folder() as draft:
         job = _resumed(_new_job(order, draft, scratch))
         job.write(scratch)
@@ -102,6 +113,16 @@ def _train_in_new_processes(order: _Order, receivers: Sequence[Receiver], scratc
             run_ranks(scratch, order.config.num_processes, catch_up)
         report = read_report(scratch)
     return order.finished(report)
+
+
+def _refuse_crowd(num_processes: int) -> None:
+    """Raises: ConfigError for more processes than a machine like this one can hold at once."""
+    most = max(8, _MOST_PROCESSES_A_CORE * num_cores())
+    if num_processes > most:
+        raise ConfigError(
+            f"num_processes={num_processes}: this machine has {num_cores()} cores; expected at most {most}, "
+            "best one a GPU, or one a few cores"
+        )
 
 
 def _train_as_one_of_many(order: _Order, receivers: Sequence[Receiver], scratch: Path) -> TrainReport:
@@ -185,7 +206,6 @@ def _new_job(order: _Order, draft: Draft, scratch: Path) -> Job:
     refuse_base_that_saw_the_exam(base.folder, order.tokens, config.base_model)
     draft.inputs["base_model"] = base.facts.digest
     inputs = {"tokens": order.manifest.digest, "base": base.facts.digest, "labels": ",".join(facts["labels"])}
-    place = str(here.absolute()) if (here := local_path(order.checkpoints)) else order.checkpoints
     return Job(
         tokens=str(order.tokens),
         model=str(draft.path),
@@ -196,5 +216,5 @@ def _new_job(order: _Order, draft: Draft, scratch: Path) -> Job:
         labels=tuple(facts["labels"]),
         max_residues=facts["max_residues"],
         cut=facts["cut"],
-        checkpoints=Checkpoints(place, config, inputs, str(scratch)) if order.checkpoints else None,
+        checkpoints=Checkpoints(order.kept_at, config, inputs, str(scratch)) if order.checkpoints else None,
     )
