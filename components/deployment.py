@@ -16,9 +16,9 @@ def deploy(
     metrics: Output[Metrics],
 ) -> str:
     """Serve a model and hold its endpoint to the golden answers; returns the endpoint's address."""
+    from prottune.addresses import s3_uri
     from prottune.deployment.settings import DeployConfig
     from prottune.deployment.stage import deploy
-    from prottune.storage import s3_uri
     from prottune.tracking.step import step
     from prottune.tracking.tracker import numbers
 

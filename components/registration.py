@@ -17,8 +17,8 @@ def register(
     """Enter a model in the registry as challenger; `settings` is their digest; returns the version."""
     from pathlib import Path
 
+    from prottune.addresses import s3_uri
     from prottune.registration.stage import register
-    from prottune.storage import s3_uri
     from prottune.tracking.step import pipeline_run, step
 
     with step("register") as tracker:

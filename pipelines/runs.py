@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.executing import PARAMETERS_FILE
+from prottune.addresses import local_path
 from prottune.errors import ConfigError
-from prottune.storage import local_path
 from prottune.tracking.unsent import PLACE_VARIABLE
 
 LATEST = "latest"

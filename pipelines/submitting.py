@@ -9,8 +9,8 @@ from typing import Any
 from pipelines.backend import Backend, BackendFlags
 from pipelines.compiling import compiled
 from pipelines.parameters import check, settings_of, with_defaults
+from prottune.addresses import local_path, s3_uri
 from prottune.errors import ConfigError, ServiceError
-from prottune.storage import local_path, s3_uri
 from prottune.training.order import check_nodes
 from prottune.training.settings import TrainConfig
 

@@ -9,6 +9,7 @@ import pytest
 from small_store import Store
 
 from prottune import storage
+from prottune.addresses import file_uri, s3_uri
 from prottune.artifacts import MANIFEST_FILE, new_folder, read_manifest
 from prottune.errors import ArtifactError, ConfigError, DataError, ProttuneError, StorageError
 from prottune.ingestion.findings import Findings
@@ -18,10 +19,8 @@ from prottune.storage import (
     fetch_file,
     fetch_folder,
     fetch_from_folder,
-    file_uri,
     list_files,
     remove_folder,
-    s3_uri,
     upload_file,
     upload_folder,
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from prottune import __version__
+from prottune.addresses import is_address
 from prottune.errors import ArtifactError, ConfigError
 
 MANIFEST_FILE = "manifest.json"
@@ -91,11 +91,6 @@ class Draft:
     path: Path
     facts: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
-
-
-def is_address(path: Path) -> bool:
-    """Whether somebody took `s3://bucket/x` or the like for a path, which makes `s3:/bucket/x` of it."""
-    return re.match(r"[A-Za-z][\w+.-]+:/", str(path)) is not None
 
 
 def check_vacant(target: Path) -> None:

@@ -20,7 +20,7 @@ import tyro
 # locked, and tests/test_flags.py meets every kind of refusal.
 from tyro import _errors as refusals
 
-from prottune.artifacts import is_address
+from prottune.addresses import is_address
 from prottune.errors import ConfigError
 
 Flags = TypeVar("Flags")

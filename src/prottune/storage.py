@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
 
+from prottune.addresses import below, bucket_and_key, bucket_and_prefix, local_path
 from prottune.artifacts import MANIFEST_FILE, Manifest, file_sha256, read_manifest
 from prottune.errors import ArtifactError, ConfigError, DataError, StorageError, StoreAwayError
 from prottune.s3.access import CONNECT_SECONDS, READ_SECONDS
@@ -23,28 +23,6 @@ MAX_MANIFEST_BYTES = 16 << 20
 MAX_FILE_BYTES = 64 << 30
 
 T = TypeVar("T")
-
-
-def s3_uri(uri: str) -> str:
-    """Spell KFP's `minio://bucket/key` as `s3://bucket/key`; every other URI stays as it is."""
-    return f"s3://{uri.removeprefix('minio://')}" if uri.startswith("minio://") else uri
-
-
-def file_uri(path: Path) -> str:
-    """The file:// URI of a local path."""
-    return path.resolve().as_uri()
-
-
-def local_path(uri: str) -> Path | None:
-    """The path that a plain path or a file:// URI names; None for other schemes.
-
-    Raises: ConfigError for no word at all.
-    """
-    if not uri:
-        raise ConfigError("got an empty path or address; is a variable of the shell unset?")
-    if uri.startswith("file://"):
-        return Path(unquote(urlsplit(uri).path))
-    return None if "://" in uri else Path(uri)
 
 
 def fetch_file(uri: str, target: Path, max_bytes: int) -> Path:
@@ -62,7 +40,7 @@ def fetch_file(uri: str, target: Path, max_bytes: int) -> Path:
     if uri.startswith(("http://", "https://")):
         _retried(lambda: _write(_http_pieces(uri), target, uri, max_bytes))
         return target
-    bucket, key = _bucket_and_key(uri)
+    bucket, key = bucket_and_key(uri)
     _write(Bucket(bucket).pieces(key), target, uri, max_bytes)
     return target
 
@@ -94,11 +72,11 @@ def fetch_folder(uri: str, target: Path) -> Path:
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         if MANIFEST_FILE in names:
-            fetch_file(_below(uri, MANIFEST_FILE), scratch / MANIFEST_FILE, MAX_MANIFEST_BYTES)
+            fetch_file(below(uri, MANIFEST_FILE), scratch / MANIFEST_FILE, MAX_MANIFEST_BYTES)
             _fetch_listed(uri, names, scratch)
         else:
             for name in names:
-                fetch_file(_below(uri, name), scratch / _safe(name, uri), MAX_FILE_BYTES)
+                fetch_file(below(uri, name), scratch / _safe(name, uri), MAX_FILE_BYTES)
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch.rename(target)
     except BaseException:
@@ -113,15 +91,15 @@ def fetch_from_folder(uri: str, name: str, target: Path) -> Path:
     Raises: ConfigError for a local folder that is not finished; ArtifactError if the manifest does not list
         the file or it is damaged; StorageError when the store refuses or vanishes.
     """
-    source = _below(uri, MANIFEST_FILE)
+    source = below(uri, MANIFEST_FILE)
     listed = Manifest.parse(
         fetch_file(source, target / MANIFEST_FILE, MAX_MANIFEST_BYTES).read_bytes(), source
     )
     if name not in listed.files:
         raise ArtifactError(f"{uri}: no {name} in its manifest")
-    path = fetch_file(_below(uri, name), target / name, MAX_FILE_BYTES)
+    path = fetch_file(below(uri, name), target / name, MAX_FILE_BYTES)
     if (found := file_sha256(path)) != listed.files[name]["sha256"]:
-        raise ArtifactError(f"{_below(uri, name)}: damaged, SHA-256 {found}, its manifest says another")
+        raise ArtifactError(f"{below(uri, name)}: damaged, SHA-256 {found}, its manifest says another")
     return path
 
 
@@ -135,7 +113,7 @@ def upload_folder(folder: Path, uri: str) -> None:
     if (path := local_path(uri)) is not None:
         _copy_folder(folder, path)
         return
-    name, prefix = _bucket_and_prefix(uri)
+    name, prefix = bucket_and_prefix(uri)
     bucket = Bucket(name)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in sorted(paths, key=lambda path: path.name == MANIFEST_FILE and path.parent == folder):
@@ -148,7 +126,7 @@ def upload_file(path: Path, uri: str) -> None:
     Raises: ConfigError for a scheme that cannot be written; StorageError when the place refuses or vanishes.
     """
     if (target := local_path(uri)) is None:
-        bucket, key = _bucket_and_key(uri)
+        bucket, key = bucket_and_key(uri)
         Bucket(bucket).put(path, key)
         return
     scratch = target.with_name(f".{target.name}.partial")
@@ -176,7 +154,7 @@ def remove_folder(uri: str) -> None:
         except OSError as error:
             raise StorageError(f"{uri}: cannot be removed ({error.strerror})") from error
         return
-    name, prefix = _bucket_and_prefix(uri)
+    name, prefix = bucket_and_prefix(uri)
     bucket = Bucket(name)
     bucket.remove(sorted(bucket.keys(prefix), key=lambda key: key != prefix + MANIFEST_FILE))
     bucket.forget_unfinished(prefix)
@@ -192,7 +170,7 @@ def list_files(uri: str) -> list[str]:
         if not path.is_dir():
             raise ConfigError(f"{uri}: no such folder")
         return sorted(item.relative_to(path).as_posix() for item in path.rglob("*") if item.is_file())
-    bucket, prefix = _bucket_and_prefix(uri)
+    bucket, prefix = bucket_and_prefix(uri)
     names = [key.removeprefix(prefix) for key in Bucket(bucket).keys(prefix)]
     return sorted(name for name in names if name and not name.endswith("/"))
 
@@ -204,20 +182,20 @@ def list_unfinished(uri: str) -> list[str]:
     """
     if local_path(uri) is not None:
         return []
-    bucket, prefix = _bucket_and_prefix(uri)
+    bucket, prefix = bucket_and_prefix(uri)
     return [key.removeprefix(prefix) for key in Bucket(bucket).unfinished(prefix)]
 
 
 def _fetch_listed(uri: str, names: Collection[str], folder: Path) -> None:
-    manifest = Manifest.parse((folder / MANIFEST_FILE).read_bytes(), _below(uri, MANIFEST_FILE))
+    manifest = Manifest.parse((folder / MANIFEST_FILE).read_bytes(), below(uri, MANIFEST_FILE))
     for name, entry in manifest.files.items():
         target = folder / _safe(name, uri)
         if name not in names:
-            raise ArtifactError(f"{_below(uri, name)}: missing, though the manifest lists it")
+            raise ArtifactError(f"{below(uri, name)}: missing, though the manifest lists it")
         try:
-            fetch_file(_below(uri, name), target, int(entry["bytes"]))
+            fetch_file(below(uri, name), target, int(entry["bytes"]))
         except DataError as error:
-            raise ArtifactError(f"{_below(uri, name)}: larger than its manifest says; damaged") from error
+            raise ArtifactError(f"{below(uri, name)}: larger than its manifest says; damaged") from error
     read_manifest(folder)
 
 
@@ -232,33 +210,11 @@ def _copy_folder(folder: Path, target: Path) -> None:
     scratch.rename(target)
 
 
-def _below(uri: str, name: str) -> str:
-    return f"{uri.rstrip('/')}/{name}"
-
-
 def _safe(name: str, uri: str) -> str:
     """A name from a store or manifest, refused when it would leave the folder it is written to."""
     if name.startswith("/") or "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise ArtifactError(f"{uri}: the file name {name!r} leaves its folder; refused")
     return name
-
-
-def _bucket_and_key(uri: str) -> tuple[str, str]:
-    spelled = s3_uri(uri)
-    if not spelled.startswith("s3://"):
-        raise ConfigError(
-            f"{uri}: unknown kind of address; expected a path, file://, s3:// or (files) http(s)://"
-        )
-    bucket, _, key = spelled.removeprefix("s3://").partition("/")
-    if not bucket:
-        raise ConfigError(f"{uri}: no bucket; expected s3://bucket/key")
-    return bucket, key
-
-
-def _bucket_and_prefix(uri: str) -> tuple[str, str]:
-    """The bucket, and what the keys of all objects in the folder start with."""
-    bucket, key = _bucket_and_key(uri)
-    return bucket, f"{key.rstrip('/')}/" if key.strip("/") else ""
 
 
 def _http_pieces(uri: str) -> Iterator[bytes]:
@@ -274,7 +230,9 @@ def _http_pieces(uri: str) -> Iterator[bytes]:
                 kind = StorageError if 400 <= status < 500 and status != 429 else StoreAwayError
                 raise kind(f"{uri}: the server answered {status}; expected 200")
             yield from answer.iter_raw(PIECE_BYTES)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise ConfigError(f"{uri}: no address of a file ({error})") from error
+    except httpx.HTTPError as error:
         raise StoreAwayError(f"{uri}: {type(error).__name__} ({str(error)[:200]})") from error
 
 

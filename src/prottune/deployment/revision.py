@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from prottune.addresses import s3_uri
 from prottune.artifacts import read_manifest
 from prottune.cluster.objects import GPU, INFERENCE_SERVICES, Object, annotations_of, covers
 from prottune.deployment.contract import MODEL_NAME
 from prottune.deployment.settings import DeployConfig
 from prottune.errors import ConfigError
 from prottune.model.description import read_facts
-from prottune.storage import s3_uri
 
 RUNTIME = "prottune"
 """Name of the ServingRuntime that `manifests/` brings."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from prottune.addresses import s3_uri
 from prottune.artifacts import read_manifest
 from prottune.cluster.connection import in_cluster
 from prottune.deployment.contract import check_endpoint
@@ -12,7 +13,7 @@ from prottune.deployment.endpoint import Deployment
 from prottune.deployment.kserve import KServeDeployment
 from prottune.deployment.local import LocalDeployment
 from prottune.deployment.settings import DeployConfig, DeployReport
-from prottune.storage import fetch_folder, s3_uri
+from prottune.storage import fetch_folder
 
 
 def deploy(model_uri: str, config: DeployConfig, model_version: str) -> DeployReport:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from prottune.addresses import local_path, s3_uri
 from prottune.artifacts import file_sha256
 from prottune.errors import ConfigError, DataError
 from prottune.ingestion.findings import Findings
-from prottune.storage import fetch_file, list_files, local_path, s3_uri
+from prottune.storage import fetch_file, list_files
 
 DEEPLOC_ORIGINAL_BLOB = "865f7a30d7899dcc5c3e3e84f9bb967bea25ac1e"
 """Git blob hash of DeepLoc 1.0's `deeploc_data.fasta` as its authors published it.

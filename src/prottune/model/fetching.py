@@ -22,7 +22,8 @@ def local_folder(base_model: str, revision: str, scratch: Path) -> tuple[Path, s
     Raises: ConfigError if the name is neither a folder here, nor a URI, nor a Hub name with a pinned
         revision; StorageError if the place it names does not answer.
     """
-    from prottune.storage import fetch_folder, s3_uri
+    from prottune.addresses import s3_uri
+    from prottune.storage import fetch_folder
 
     uri = s3_uri(base_model)
     if uri.startswith(("s3://", "file://")):

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from prottune.addresses import s3_uri
 from prottune.alphabet import clean
 from prottune.errors import DataError
 from prottune.fasta import STOP, accession_of, read_fasta
 from prottune.prediction.settings import ReadConfig
-from prottune.storage import fetch_file, s3_uri
+from prottune.storage import fetch_file
 
 MAX_WINDOW_RESIDUES = 1 << 22
 """A window closes with the protein that reaches this many, so that long proteins do not fill the memory."""

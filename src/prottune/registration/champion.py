@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from prottune.addresses import local_path, s3_uri
 from prottune.errors import ConfigError
 from prottune.registration.registry import registry
-from prottune.storage import fetch_folder, local_path, s3_uri
+from prottune.storage import fetch_folder
 from prottune.tracking.mlflow_store import masked
 
 FROM_REGISTRY = "registry"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prottune.addresses import local_path, s3_uri
 from prottune.errors import TrackingError
 from prottune.registration.champion import find_champion
 from prottune.registration.provenance import (
@@ -20,7 +21,6 @@ from prottune.registration.provenance import (
     code_digest,
 )
 from prottune.registration.registry import Registry, registry
-from prottune.storage import local_path, s3_uri
 from prottune.tracking.mlflow_store import PIPELINE_RUN_TAG, masked
 from prottune.tracking.step import open_tracker
 

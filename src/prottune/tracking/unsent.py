@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from prottune.addresses import local_path
 from prottune.artifacts import MANIFEST_FILE, new_folder, read_manifest
 from prottune.errors import ConfigError, ProttuneError, TrackingError
-from prottune.storage import fetch_folder, list_files, local_path, remove_folder, upload_folder
+from prottune.storage import fetch_folder, list_files, remove_folder, upload_folder
 from prottune.tracking.delivery import Parcel, RunWriter, is_refusal, now
 from prottune.tracking.mlflow_store import RunAddress, masked, mlflow_client, one_line, open_run
 

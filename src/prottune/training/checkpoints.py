@@ -21,17 +21,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from prottune.addresses import local_path
 from prottune.artifacts import MANIFEST_FILE, Manifest, new_folder, read_manifest
 from prottune.errors import ArtifactError, ConfigError, DivergedError, StorageError
-from prottune.storage import (
-    fetch_file,
-    fetch_folder,
-    list_files,
-    list_unfinished,
-    local_path,
-    remove_folder,
-    upload_file,
-)
+from prottune.storage import fetch_file, fetch_folder, list_files, list_unfinished, remove_folder, upload_file
 from prottune.storage import upload_folder as upload
 from prottune.training.settings import TrainConfig
 

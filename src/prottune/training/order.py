@@ -15,17 +15,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Self
 
+from prottune.addresses import local_path, s3_uri
 from prottune.artifacts import check_vacant, read_manifest
 from prottune.errors import ArtifactError, ConfigError
-from prottune.storage import (
-    fetch_file,
-    fetch_folder,
-    list_files,
-    local_path,
-    remove_folder,
-    s3_uri,
-    upload_file,
-)
+from prottune.storage import fetch_file, fetch_folder, list_files, remove_folder, upload_file
 from prottune.storage import upload_folder as upload
 from prottune.training.job import (
     FAILURES,

@@ -11,12 +11,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from prottune.addresses import local_path
 from prottune.alphabet import ALPHABET_SHA256
 from prottune.artifacts import Draft, Manifest, new_folder, read_manifest
 from prottune.errors import ArtifactError, ConfigError, DivergedError
 from prottune.machine import num_cores
 from prottune.records import Split
-from prottune.storage import local_path
 from prottune.training.batching import count_steps
 from prottune.training.checkpoints import Checkpoints
 from prottune.training.examples import Examples, check_membrane_flags, read_examples
