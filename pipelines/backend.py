@@ -24,6 +24,10 @@ _OWN_NAMESPACE = "kubeflow"
 _PAGE_SIZE = 100
 
 
+class NotLetInError(ConfigError):
+    """Kubeflow Pipelines does not know who asks, or does not let them do this."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackendFlags:
     """Which Kubeflow Pipelines, and as whom."""
@@ -52,8 +56,8 @@ class Version:
 class Backend:
     """One Kubeflow Pipelines server.
 
-    Its methods raise ConfigError where it refuses who asks or what is asked, and ServiceError where it does
-    not answer.
+    Its methods raise ConfigError where it refuses what is asked, NotLetInError where it refuses who asks, and
+    ServiceError where it does not answer.
     """
 
     def __init__(self, flags: BackendFlags) -> None:
@@ -91,7 +95,7 @@ class Backend:
         pipeline = next(yaml.load_all(content, yaml.CSafeLoader))["pipelineInfo"]["name"]
         name = f"{__version__}-{hashlib.sha256(content).hexdigest()[:12]}"
         with self._errors(f"pipeline {pipeline}"):
-            pipeline_id = self._client.get_pipeline_id(pipeline) or self._new_pipeline(pipeline)
+            pipeline_id = self._pipeline_called(pipeline) or self._new_pipeline(pipeline)
             for found in self._pages("pipeline_versions", self._client.list_pipeline_versions, pipeline_id):
                 if found.display_name == name:
                     return Version(pipeline_id, found.pipeline_version_id, name, is_new=False)
@@ -156,6 +160,16 @@ class Backend:
         with self._errors(f"schedule {schedule.display_name}"):
             self._client.delete_recurring_run(schedule.recurring_run_id)
 
+    def _pipeline_called(self, name: str) -> str:
+        """The id of the namespace's own pipeline of a name; empty if there is none.
+
+        kfp's `get_pipeline_id` names no namespace, so where Kubeflow has several users it sees only what all
+        of them share, and never what `_new_pipeline` has made.
+        """
+        wanted = {"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]}
+        page = self._client.list_pipelines(namespace=self._namespace, filter=json.dumps(wanted))
+        return str(page.pipelines[0].pipeline_id) if page.pipelines else ""
+
     def _new_pipeline(self, name: str) -> str:
         import kfp_server_api
 
@@ -183,7 +197,7 @@ class Backend:
         except kfp_server_api.ApiException as error:
             said = f"{where}: {what}: {error.status} {_reason(error)}"
             if error.status in (401, 403):
-                raise ConfigError(
+                raise NotLetInError(
                     f"{said}; give --token-file, or --namespace of a profile of yours"
                 ) from None
             raise (ConfigError if error.status in (400, 404) else ServiceError)(said) from None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.backend import Backend, BackendFlags
+from pipelines.backend import Backend, BackendFlags, NotLetInError
 from pipelines.compiling import compiled
 from pipelines.parameters import check, settings_of, with_defaults
 from prottune.addresses import local_path, s3_uri
@@ -83,15 +83,15 @@ def check_for_pods(graph: str, values: Mapping[str, Any]) -> None:
 def follow(backend: Backend, run_id: str) -> Any:
     """Print every step's state as it changes; returns the run when it has ended.
 
-    Raises: ServiceError if the server is silent for minutes.
+    Raises: ServiceError if the server is silent for minutes, or lets us in no more.
     """
     shown: dict[str, str] = {}
     heard = time.monotonic()
     while True:
         try:
             run = backend.run(run_id)
-        except ServiceError as error:
-            if time.monotonic() - heard > PATIENCE_SECONDS:
+        except (ServiceError, NotLetInError) as error:  # not let in any more: a token of an hour, a run of ten
+            if isinstance(error, NotLetInError) or time.monotonic() - heard > PATIENCE_SECONDS:
                 raise ServiceError(f"{error}; the run itself goes on: {backend.run_page(run_id)}") from None
         else:
             heard = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,6 +39,8 @@ class Backend:
     page_size: int = 100
     tag: str = "2.17.0"
     """The version that the server tells of itself."""
+    multi_user: bool = False
+    """Whether it keeps every namespace's own apart. A standalone one has none, whatever is named."""
     port: int = 0
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -63,17 +65,23 @@ class RefusalError(Exception):
 def answer(backend: Backend, method: str, path: str, query: dict[str, str], body: Any) -> Any:
     """One call of the REST API."""
     routes: dict[tuple[str, str], Callable[[], Any]] = {
-        ("GET", "healthz"): lambda: {"multi_user": False},
-        ("GET", "/apis/v1beta1/healthz"): lambda: {"multi_user": False, "tag_name": backend.tag},
-        ("GET", "pipelines"): lambda: _page(backend, "pipelines", _matching(backend.pipelines, query), query),
-        ("POST", "pipelines"): lambda: _add(backend.pipelines, backend, "pipeline_id", body),
+        ("GET", "healthz"): lambda: {"multi_user": backend.multi_user},
+        ("GET", "/apis/v1beta1/healthz"): lambda: {
+            "multi_user": backend.multi_user, "tag_name": backend.tag
+        },
+        ("GET", "pipelines"): lambda: _page(
+            backend, "pipelines", _matching(_of_namespace(backend, backend.pipelines, query), query), query
+        ),
+        ("POST", "pipelines"): lambda: _create_pipeline(backend, body),
         ("POST", "pipelines/upload_version"): lambda: _upload(backend, query, body),
         ("GET", "experiments"): lambda: _page(
-            backend, "experiments", _matching(backend.experiments, query), query
+            backend, "experiments", _matching(_of_namespace(backend, backend.experiments, query), query), query
         ),
         ("POST", "experiments"): lambda: _add(backend.experiments, backend, "experiment_id", body),
         ("POST", "runs"): lambda: _add(backend.runs, backend, "run_id", body),
-        ("GET", "recurringruns"): lambda: _page(backend, "recurringRuns", backend.recurringRuns, query),
+        ("GET", "recurringruns"): lambda: _page(
+            backend, "recurringRuns", _schedules_of_namespace(backend, query), query
+        ),
         ("POST", "recurringruns"): lambda: _add(backend.recurringRuns, backend, "recurring_run_id", body),
     }
     if (method, path) in routes:
@@ -103,6 +111,34 @@ def _add(entries: list[Entry], backend: Backend, key: str, body: Any) -> Entry:
     entry = {key: str(next(backend.numbers)), **body}
     entries.append(entry)
     return entry
+
+
+def _create_pipeline(backend: Backend, body: Entry) -> Entry:
+    """One of a name in a namespace; a second one is refused as the real server does."""
+    place = _place(backend, body)
+    if any(
+        (each["display_name"], _place(backend, each)) == (body["display_name"], place)
+        for each in backend.pipelines
+    ):
+        raise RefusalError(409, f"Already exist error: the name {body['display_name']} already exists")
+    return _add(backend.pipelines, backend, "pipeline_id", body)
+
+
+def _place(backend: Backend, words: Mapping[str, Any]) -> str:
+    """The namespace that the server understands; no namespace at all means what is shared by all."""
+    return str(words.get("namespace") or "") if backend.multi_user else ""
+
+
+def _of_namespace(backend: Backend, entries: list[Entry], query: dict[str, str]) -> list[Entry]:
+    return [each for each in entries if _place(backend, each) == _place(backend, query)]
+
+
+def _schedules_of_namespace(backend: Backend, query: dict[str, str]) -> list[Entry]:
+    """A recurring run belongs where its experiment does."""
+    there = {each["experiment_id"] for each in _of_namespace(backend, backend.experiments, query)}
+    return [
+        each for each in backend.recurringRuns if not backend.multi_user or each["experiment_id"] in there
+    ]
 
 
 def _upload(backend: Backend, query: dict[str, str], body: Any) -> Entry:

@@ -62,6 +62,19 @@ def test_applying_twice_changes_nothing(
     assert capsys.readouterr().out.endswith("daily: unchanged\n")
 
 
+def test_applying_twice_changes_nothing_in_a_profile_either(
+    backend: small_kfp.Backend, tmp_path: Path
+) -> None:
+    backend.multi_user = True
+    file = str(written(tmp_path))
+    schedule(backend, "apply", file, "--namespace", "ann")
+    before = list(backend.writes)
+    schedule(backend, "apply", file, "--namespace", "ann")
+    assert backend.writes == before
+    schedule(backend, "apply", file, "--namespace", "bob")
+    assert len(backend.recurringRuns) == len(backend.pipelines) == 2
+
+
 def test_a_changed_schedule_is_made_anew_and_a_paused_one_stays_paused(
     backend: small_kfp.Backend, tmp_path: Path
 ) -> None:

@@ -97,6 +97,25 @@ def test_equal_content_is_uploaded_once(
     assert said.count("uploaded: version") == said.count("already there: version") == 1
 
 
+def test_every_profile_has_a_pipeline_of_its_own_and_finds_it_again(backend: small_kfp.Backend) -> None:
+    backend.multi_user = True
+    for namespace in ("ann", "ann", "bob", "bob"):
+        assert submit(backend, "--namespace", namespace) == 0
+    assert [each["namespace"] for each in backend.pipelines] == ["ann", "bob"]
+    assert [each["pipeline_id"] for each in backend.versions] == [
+        each["pipeline_id"] for each in backend.pipelines
+    ]
+    used = [run["pipeline_version_reference"]["pipeline_id"] for run in backend.runs]
+    ann, bob = (each["pipeline_id"] for each in backend.pipelines)
+    assert used == [ann, ann, bob, bob]
+
+
+def test_a_standalone_server_has_one_pipeline_whatever_namespace_is_named(backend: small_kfp.Backend) -> None:
+    for words in (["--namespace", "ann"], [], ["--namespace", "bob"]):
+        assert submit(backend, *words) == 0
+    assert len(backend.pipelines) == len(backend.versions) == 1
+
+
 def test_a_version_on_a_later_page_is_found(backend: small_kfp.Backend) -> None:
     backend.page_size = 2
     assert submit(backend) == 0
@@ -263,3 +282,16 @@ def test_a_silent_server_is_waited_for_and_then_given_up_with_the_runs_address(
     monkeypatch.setattr(submitting, "PATIENCE_SECONDS", 0.05)
     with pytest.raises(ServiceError, match=r"500 .*; the run itself goes on: http://.*/#/runs/details/"):
         submit(backend, "--wait")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_expires_while_a_run_is_followed_is_no_wrong_flag_and_the_run_goes_on(
+    status: int, backend: small_kfp.Backend
+) -> None:
+    backend.refuse = {"GET runs": status}
+    with pytest.raises(ServiceError) as ended:
+        submit(backend, "--wait")
+    (run,) = backend.runs
+    page = f"{backend.url}/#/runs/details/{run['run_id']}"
+    assert f": {status} refused by the test; give --token-file" in str(ended.value)
+    assert str(ended.value).endswith(f"; the run itself goes on: {page}")
