@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -369,6 +372,38 @@ def test_an_interrupted_deployment_puts_the_version_before_back(kserve: SmallKSe
     assert free(kserve)
 
 
+def test_a_deploy_step_that_is_asked_to_end_puts_the_version_before_back(
+    kserve: SmallKServe, folder: Path, models: str, tmp_path: Path
+) -> None:
+    """As a pod is that Kubernetes ends while it waits for the new ones: the run was stopped."""
+    deployed(kserve, folder, "1")
+    before = spec_of(kserve)
+    kserve.fate = {"2": "never"}
+    code = (
+        "from prottune.deployment.settings import DeployConfig\n"
+        "from prottune.deployment.stage import deploy\n"
+        "deploy('s3://models/2', DeployConfig(to='kserve'), '2')\n"
+    )
+    environment = os.environ | {"KUBECONFIG": str(kserve.cluster.kubeconfig(tmp_path / "config"))}
+    kserve.cluster.calls.clear()
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as step:
+        while step.poll() is None and ("list", "pods") not in asked(kserve):
+            time.sleep(0.05)
+        assert version_there(kserve) == "2"
+        step.terminate()
+    assert step.returncode == 128 + signal.SIGTERM
+    assert (spec_of(kserve), version_there(kserve)) == (before, "1")
+    assert free(kserve)
+
+
+def asked(kserve: SmallKServe) -> set[tuple[str, str]]:
+    return {(call.verb, call.resource) for call in list(kserve.cluster.calls)}
+
+
+def version_there(kserve: SmallKServe) -> str:
+    return str(annotations_of(kserve.cluster.get(SERVICES, NAME))["prottune.dev/model-version"])
+
+
 def test_the_whole_stage_deploys_what_lies_in_the_store(
     kserve: SmallKServe, models: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,5 +423,5 @@ def test_a_deployment_asks_for_no_more_than_its_rights(
         for version in ("1", "2"):
             with pytest.raises(DeploymentError) if version in fates else nullcontext():
                 deployed(kserve, folder, version, replace(CONFIG, rollout_seconds=10))
-        used |= {(call.verb, call.resource) for call in kserve.cluster.calls}
+        used |= asked(kserve)
     assert used == RIGHTS

@@ -14,18 +14,20 @@ from prottune.deployment.kserve import KServeDeployment
 from prottune.deployment.local import LocalDeployment
 from prottune.deployment.settings import DeployConfig, DeployReport
 from prottune.storage import fetch_folder
+from prottune.unwinding import sigterm_unwinds
 
 
 def deploy(model_uri: str, config: DeployConfig, model_version: str) -> DeployReport:
     """Serve a model, ask it its golden sequences, and say how it answered.
 
     A local endpoint is stopped after the check; in a cluster the model serves from then on, or what served
-    before it serves again. `model_version` is what every answer must carry.
+    before it serves again, also if this program is asked to end (SIGTERM) before the model has proved itself.
+    `model_version` is what every answer must carry.
 
     Raises: ArtifactError if the model is missing or damaged; DeploymentError if its endpoint does not become
         ready or answers otherwise than the model did when it was made; ClusterError if the cluster is away.
     """
-    with tempfile.TemporaryDirectory(prefix="prottune-deploy-") as scratch:
+    with sigterm_unwinds(), tempfile.TemporaryDirectory(prefix="prottune-deploy-") as scratch:
         folder = fetch_folder(s3_uri(model_uri), Path(scratch) / "model")
         read_manifest(folder, "train")
         from prottune.model.golden import read_golden  # here: a folder that is no model is refused at once

@@ -22,9 +22,9 @@ from prottune.tracking.step import pipeline_run
 from prottune.training.following import POLL_SECONDS, Following, pods_of
 from prottune.training.history import HISTORY_FILE, Receiver
 from prottune.training.order import POINT_MARK, Order
-from prottune.training.processes import sigterm_unwinds
 from prottune.training.settings import TrainReport
 from prottune.training.trainjob import RUNTIME, end_of, is_same_training, job_name, train_job
+from prottune.unwinding import sigterm_unwinds
 
 _GONE_SECONDS = 300.0
 """So long the pods of an earlier TrainJob of this run may take to end: they keep their last step first."""

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import psutil
 
 from prottune.machine import num_cores
 from prottune.training.job import dead_rank, has_failed, read_failure
 from prottune.training.stopping import Stop
+from prottune.unwinding import sigterm_unwinds
 
 _WORKER = "prottune.training.worker"
 _GRACE_SECONDS = 2.0
@@ -125,25 +123,6 @@ def _unless_gone(send: Callable[[], None]) -> None:
         send()
     except psutil.NoSuchProcess:
         return
-
-
-@contextmanager
-def sigterm_unwinds() -> Iterator[None]:
-    """Inside, let SIGTERM unwind this program instead of ending it at once, if nobody else does."""
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def unwind(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the clean-up
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, unwind)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _last_words(folder: Path) -> str:
