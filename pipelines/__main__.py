@@ -25,7 +25,7 @@ _RUNS = {
 
 
 _SCHEDULE_VERBS = {
-    "apply": "[FILE ...]: make the server's schedules those of the files, or of pipelines/schedules",
+    "apply": "[FILE ...]: put the schedules of the files, or of pipelines/schedules, on the server",
     "preview": "[FILE ...]: show the next times of each file's schedule; the server is not asked",
     "list": "show the server's schedules",
     "pause": "NAME: let a schedule start no further runs",

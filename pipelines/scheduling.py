@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pipelines.backend import Backend, BackendFlags, Version
 from pipelines.compiling import GRAPHS, compiled
@@ -47,6 +47,10 @@ class Schedule:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for entry in fields(self):
+            kind, value = (Mapping, "a mapping") if entry.name == "parameters" else (str, "a word")
+            if not isinstance(found := getattr(self, entry.name), kind):
+                raise ConfigError(f"{entry.name}: got {found!r}, expected {value}")
         if self.graph not in GRAPHS:
             raise ConfigError(f"graph: got {self.graph!r}, expected one of {', '.join(GRAPHS)}")
         next_times(self.cron)
@@ -104,18 +108,30 @@ def next_times(cron: str, count: int = NUM_TIMES, after: datetime | None = None)
 
 
 def apply(paths: list[Path], flags: BackendFlags) -> list[str]:
-    """Make the server's schedules those of the files; returns a line each. Others are left alone.
+    """Put the files' schedules on the server; returns a line each, and one for each of ours in none of them.
 
-    Raises: ConfigError for a file that is wrong, before anything is changed.
+    Those are left alone, and so are other people's.
+
+    Raises: ConfigError for a file that is wrong, or whose name another's schedule has, before anything is
+        changed.
     """
     wanted = [_with_images(read_schedule(path)) for path in paths]
     names = [schedule.name for schedule in wanted]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two files hold a schedule called {', '.join(twice)}")
     backend = Backend(flags)
-    versions = {graph: backend.version_of(compiled(graph)) for graph in {each.graph for each in wanted}}
     there = _by_name(backend)
-    return [_apply_one(backend, each, versions[each.graph], there.get(each.name, [])) for each in wanted]
+    if taken := [name for name in names if not all(map(_is_ours, there.get(name, [])))]:
+        raise ConfigError(
+            f"somebody else's schedule is called {', '.join(taken)}, as `schedule list` shows; nothing was "
+            "changed: rename yours, or `schedule delete` the other"
+        )
+    versions = {graph: backend.version_of(compiled(graph)) for graph in {each.graph for each in wanted}}
+    lines = [_apply_one(backend, each, versions[each.graph], there.get(each.name, [])) for each in wanted]
+    others = sorted(name for name in there if name not in names and any(map(_is_ours, there[name])))
+    return lines + [
+        f"{name}: in none of these files, left as it is (`schedule delete {name}` ends it)" for name in others
+    ]
 
 
 def _with_images(schedule: Schedule) -> Schedule:
@@ -155,7 +171,7 @@ def listed(flags: BackendFlags) -> list[str]:
         for entry in entries:
             cron = entry.trigger.cron_schedule.cron if entry.trigger and entry.trigger.cron_schedule else "?"
             state = "paused" if entry.mode == _PAUSED else "runs"
-            ours = "" if str(entry.description or "").startswith(_MARK) else " (not of these files)"
+            ours = "" if _is_ours(entry) else " (not of these files)"
             lines.append(f"{name}: {cron}, {state}{ours}")
     return lines or ["no schedules"]
 
@@ -204,12 +220,19 @@ def _by_name(backend: Backend) -> dict[str, list[Any]]:
     return found
 
 
+def _is_ours(entry: Any) -> bool:
+    """Whether `apply` has made a recurring run."""
+    return str(entry.description or "").startswith(_MARK)
+
+
 def _digest(schedule: Schedule, version: Version) -> str:
     content = asdict(schedule) | {"version": version.name}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _check_type(name: str, value: Any, kind: Any) -> None:
-    plain: Any = {int: int, float: (int, float), bool: bool, str: str}.get(kind, object)
+    kind = get_origin(kind) or kind  # of dict[str, Any]: dict
+    plain: Any = (int, float) if kind is float else kind
     if not isinstance(value, plain) or (kind is not bool and isinstance(value, bool)):
-        raise ConfigError(f"parameters: {name}: got {value!r}, expected {kind.__name__}")
+        words = {dict: "an object", list: "a list"}.get(kind, kind.__name__)
+        raise ConfigError(f"parameters: {name}: got {value!r}, expected {words}")

@@ -18,7 +18,8 @@ ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
 POLL_SECONDS = 5.0
 PATIENCE_SECONDS = 300.0
 """So long may the server be silent before a run is followed no further; the run itself goes on."""
-_IN_REACH_OF_A_POD = ("s3://", "http://", "https://")
+_IN_REACH_OF_A_POD = {"source": ("s3://", "http://", "https://"), "checkpoints": ("s3://",)}
+"""Parameter -> how addresses start that a pod can read; where checkpoints lie it must write, too."""
 _GROUPS = ("root", "-driver")
 """Names, or ends of names, of tasks that are KFP's own: the graph itself and the drivers of its steps."""
 
@@ -62,12 +63,12 @@ def check_for_pods(graph: str, values: Mapping[str, Any]) -> None:
     Raises: ConfigError.
     """
     check(values, graph)
-    for name in ("source", "checkpoints"):
+    for name, starts in _IN_REACH_OF_A_POD.items():
         address = str(values.get(name) or "")
-        if address and not s3_uri(address).startswith(_IN_REACH_OF_A_POD):
-            raise ConfigError(
-                f"{name}={address!r}: a pod cannot read that; give an s3:// or https:// address"
-            )
+        if address and not s3_uri(address).startswith(starts):
+            act = "read" if len(starts) > 1 else "write"
+            kinds = "an s3:// or https:// address" if len(starts) > 1 else "an s3:// prefix"
+            raise ConfigError(f"{name}={address!r}: a pod cannot {act} that; give {kinds}")
     for name in ("base_model", "model"):
         folder = local_path(address := str(values.get(name) or ""))
         if "/" in address and folder is not None and folder.expanduser().is_dir():  # not `registry`, `tiny`
@@ -76,8 +77,52 @@ def check_for_pods(graph: str, values: Mapping[str, Any]) -> None:
                 "store and name its s3:// prefix"
             )
     whole = with_defaults(values, graph)
+    _check_node_words(whole)
     if "num_nodes" in whole:
         check_nodes(settings_of(TrainConfig, whole), str(whole["checkpoints"]), int(whole["num_gpus"]))
+    _check_gpus(whole)
+    if whole.get("deploy_to") == "local" and whole["light_image"] != whole["torch_image"]:
+        raise ConfigError(
+            "deploy_to='local': the step `deploy` has no torch to serve a model with; expected auto or "
+            "kserve (or the torch image as light_image too)"
+        )
+
+
+def _check_gpus(whole: Mapping[str, Any]) -> None:
+    """Refuse GPUs that would stay idle in a pod, and processes that would find none.
+
+    Raises: ConfigError.
+    """
+    for name in ("num_gpus", "evaluate_gpus"):
+        if whole.get(name, 0) < 0:
+            raise ConfigError(f"{name}={whole[name]}: expected at least 0")
+    if "num_processes" not in whole:
+        alone = ("num_gpus",)
+    elif whole["num_nodes"] == 1 and whole["num_gpus"] not in (0, whole["num_processes"]):
+        raise ConfigError(
+            f"num_gpus={whole['num_gpus']}, num_processes={whole['num_processes']}: expected one GPU for "
+            "each process, or 0 GPUs to train on processors"
+        )
+    else:
+        alone = ("evaluate_gpus",)
+    for name in alone:
+        if whole[name] > 1:
+            raise ConfigError(f"{name}={whole[name]}: expected 1 or 0; one process computes there")
+
+
+def _check_node_words(whole: Mapping[str, Any]) -> None:
+    """Refuse what Kubernetes would refuse of labels and tolerations when the pod that trains is made.
+
+    Raises: ConfigError.
+    """
+    for label, value in whole["node_selector"].items():
+        if not (isinstance(label, str) and isinstance(value, str)):
+            raise ConfigError(
+                f"node_selector: {label!r} is {value!r}, expected words; quote numbers and true"
+            )
+    for entry in whole["tolerations"]:
+        if not isinstance(entry, Mapping):
+            raise ConfigError(f"tolerations: got {entry!r}, expected objects, as in a pod")
 
 
 def follow(backend: Backend, run_id: str) -> Any:
@@ -90,7 +135,7 @@ def follow(backend: Backend, run_id: str) -> Any:
     while True:
         try:
             run = backend.run(run_id)
-        except (ServiceError, NotLetInError) as error:  # not let in any more: a token of an hour, a run of ten
+        except (ServiceError, NotLetInError) as error:  # a token may end before its run does
             if isinstance(error, NotLetInError) or time.monotonic() - heard > PATIENCE_SECONDS:
                 raise ServiceError(f"{error}; the run itself goes on: {backend.run_page(run_id)}") from None
         else:

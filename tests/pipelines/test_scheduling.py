@@ -123,6 +123,29 @@ def test_others_schedules_are_left_alone(backend: small_kfp.Backend, tmp_path: P
     assert [each["display_name"] for each in backend.recurringRuns] == ["theirs", "daily"]
 
 
+def test_a_schedule_that_somebody_else_made_by_hand_is_never_replaced(
+    backend: small_kfp.Backend, tmp_path: Path
+) -> None:
+    theirs = {"recurring_run_id": "9", "display_name": "daily", "mode": "ENABLE", "description": "by Ann"}
+    backend.recurringRuns.append(dict(theirs))
+    with pytest.raises(ConfigError, match=r"somebody else's schedule is called daily.*: rename yours"):
+        schedule(backend, "apply", str(written(tmp_path)))
+    assert backend.recurringRuns == [theirs]
+    assert backend.writes == []
+
+
+def test_a_schedule_whose_file_is_gone_goes_on_and_is_named(
+    backend: small_kfp.Backend, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule(backend, "apply", str(written(tmp_path, name="weekly")))
+    backend.recurringRuns.append({"recurring_run_id": "9", "display_name": "theirs", "mode": "ENABLE"})
+    capsys.readouterr()
+    schedule(backend, "apply", str(written(tmp_path)))
+    line = "weekly: in none of these files, left as it is (`schedule delete weekly` ends it)"
+    assert capsys.readouterr().out.splitlines()[1:] == [line]
+    assert [each["display_name"] for each in backend.recurringRuns] == ["weekly", "theirs", "daily"]
+
+
 def test_schedules_are_listed_paused_resumed_and_deleted(
     backend: small_kfp.Backend, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +193,13 @@ def test_a_preview_shows_the_next_five_times_and_asks_nobody(
         ({"parameters": {"source": "s3://b/k", "epoch": 3}}, "finetune has none called 'epoch'"),
         ({"parameters": {"source": "s3://b/k", "epochs": "3"}}, "epochs: got '3', expected int"),
         ({"parameters": {"source": "s3://b/k", "head": "median"}}, "head='median'"),
+        ({"parameters": {"source": "s3://b/k", "tolerations": "gpu"}}, "'gpu', expected a list"),
+        ({"parameters": {"source": "s3://b/k", "node_selector": ["a"]}}, "'a'\\], expected an object"),
+        ({"parameters": {"source": "s3://b/k", "node_selector": {"a": True}}}, "'a' is True, expected words"),
+        ({"parameters": {"source": "s3://b/k", "deploy_to": "local"}}, "deploy_to='local': the step"),
+        ({"parameters": None}, "parameters: got None, expected a mapping"),
+        ({"name": 7}, "name: got 7, expected a word"),
+        ({"experiment": None}, "experiment: got None, expected a word"),
         ({"parameters": {"source": "local.fasta"}}, "a pod cannot read that"),
         ({"parameters": {"source": "s3://b/k", "num_nodes": 2}}, "num_nodes=2: checkpoints='', expected"),
     ],

@@ -14,8 +14,11 @@ from kubernetes.config import kube_config
 from pipelines import submitting
 from pipelines.__main__ import main
 from pipelines.compiling import compiled
+from pipelines.parameters import submit_flags, values_of
+from pipelines.submitting import SubmitFlags
 from prottune import __version__
 from prottune.errors import ConfigError, ServiceError
+from prottune.flags import parse_flags
 
 STEPS = [("1", "ingest"), ("2", "train"), ("3", "train-driver"), ("4", "root")]
 
@@ -67,7 +70,16 @@ def test_a_run_gets_the_parameters_that_were_given_and_the_graphs_own_defaults(
 def test_what_a_pod_is_given_can_be_chosen(backend: small_kfp.Backend) -> None:
     selector = '{"pool": "gpu"}'
     tolerations = '[{"key": "nvidia.com/gpu", "operator": "Exists"}]'
-    words = ["--num-gpus", "4", "--node-selector", selector, "--tolerations", tolerations]
+    words = [
+        "--num-gpus",
+        "4",
+        "--num-processes",
+        "4",
+        "--node-selector",
+        selector,
+        "--tolerations",
+        tolerations,
+    ]
     assert submit(backend, *words, "--torch-image", "registry/prottune-torch@sha256:1") == 0
     values = backend.runs[0]["runtime_config"]["parameters"]
     assert values["num_gpus"] == 4
@@ -138,7 +150,15 @@ def test_another_graph_is_another_pipeline(backend: small_kfp.Backend) -> None:
         (["--head", "median"], "head='median'"),
         (["--epochs", "many"], "--epochs: got 'many', expected a whole number"),
         (["--epoch", "3"], "unknown flag --epoch (did you mean --epochs?)"),
-        (["--checkpoints", "/home/me"], "checkpoints='/home/me': a pod cannot read that"),
+        (["--checkpoints", "/home/me"], "checkpoints='/home/me': a pod cannot write that; give an s3://"),
+        (["--checkpoints", "https://a/b"], "checkpoints='https://a/b': a pod cannot write that; give an s3"),
+        (["--deploy-to", "local"], "deploy_to='local': the step `deploy` has no torch"),
+        (["--num-processes", "4"], "num_gpus=1, num_processes=4: expected one GPU for each process, or 0"),
+        (["--num-gpus", "4"], "num_gpus=4, num_processes=1: expected one GPU for each process, or 0"),
+        (["--num-gpus=-1"], "num_gpus=-1: expected at least 0"),
+        (["--evaluate-gpus", "2"], "evaluate_gpus=2: expected 1 or 0; one process computes there"),
+        (["--node-selector", '{"pool": 1}'], "node_selector: 'pool' is 1, expected words"),
+        (["--tolerations", '["gpu"]'], "tolerations: got 'gpu', expected objects, as in a pod"),
         (["--node-selector", "pool=gpu"], "node_selector: got 'pool=gpu', expected JSON of an object"),
         (["--tolerations", "{}"], "tolerations: got '{}', expected JSON of a list"),
         (["--token-file", "/nowhere"], "--token-file /nowhere: No such file or directory"),
@@ -184,6 +204,27 @@ def test_a_model_in_a_folder_of_this_machine_is_none_for_a_pod(
         main(["submit", "predict", *words])
     with pytest.raises(ConfigError, match=r"base_model='file://.*' is a folder of this machine"):
         submit(backend, "--base-model", tmp_path.as_uri())
+    assert backend.calls == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--num-gpus", "0", "--num-processes", "4", "--evaluate-gpus", "0"],
+        ["--num-gpus", "4", "--num-processes", "4"],
+        ["--checkpoints", "minio://bucket/checkpoints"],
+        ["--deploy-to", "local", "--light-image", "mine", "--torch-image", "mine"],
+    ],
+)
+def test_what_a_pod_can_do_is_sent(words: list[str]) -> None:
+    flags = parse_flags(submit_flags("finetune", SubmitFlags), ["--source", "s3://b/k", *words], "submit", "")
+    submitting.check_for_pods("finetune", values_of(flags, "finetune"))
+
+
+def test_one_process_predicts_and_more_gpus_would_idle(backend: small_kfp.Backend) -> None:
+    words = ["--host", backend.url, "--source", "s3://bucket/proteome.fasta", "--num-gpus", "2"]
+    with pytest.raises(ConfigError, match="num_gpus=2: expected 1 or 0; one process computes there"):
+        main(["submit", "predict", *words])
     assert backend.calls == []
 
 
