@@ -1,34 +1,37 @@
 """The steps in which a run ends: held, nothing new, and the one that always comes last."""
 
 from kfp import dsl
-from kfp.dsl import Markdown, Output, PipelineTaskFinalStatus
+from kfp.dsl import Dataset, Input, Markdown, Output, PipelineTaskFinalStatus
 
 from components import LIGHT_IMAGE
 
 
 @dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)
-def hold(reasons: str, note: Output[Markdown]) -> None:
-    """Keep the champion that is, and say why the new model was not promoted."""
+def hold(report: Input[Dataset], settings: str, reasons: str, note: Output[Markdown]) -> None:
+    """Keep the champion that is, and say why the new model was not promoted; `settings` is their digest."""
     from pathlib import Path
 
+    from prottune.registration.news import tags_of_hold
     from prottune.tracking.step import step
 
     with step("hold") as tracker:
-        tracker.tags({"prottune.decision": "hold"})
+        tracker.tags(tags_of_hold(Path(report.path), settings))
     Path(note.path).write_text(f"# Held: the new model was not promoted\n\n{reasons}\n")
 
 
 @dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)
 def stop_early(note: Output[Markdown]) -> None:
-    """End the run: data, settings and code are those of the champion, or of a model that was rolled back."""
+    """End the run: data, settings and code are those of a model that serves, was rolled back, or was held."""
     from pathlib import Path
 
     from prottune.tracking.step import step
 
     with step("stop_early") as tracker:
         tracker.tags({"prottune.decision": "same"})
-    words = "Data, settings and code are those of the champion, or of a model that was rolled back."
-    Path(note.path).write_text(f"# Nothing new\n\n{words}\n")
+    known = (
+        "the champion, of a model that was rolled back, or of one that the gate held against this champion"
+    )
+    Path(note.path).write_text(f"# Nothing new\n\nData, settings and code are those of {known}.\n")
 
 
 @dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)

@@ -26,19 +26,18 @@ def evaluate(
 
     from prottune.evaluation import settings, stage
     from prottune.registration.champion import champion_folder
-    from prottune.tracking.step import step
-    from prottune.tracking.tracker import numbers
+    from prottune.tracking import step, tracker
 
     config = settings.EvaluateConfig(
         max_loss_to_champion=max_loss_to_champion, min_gate_proteins=min_gate_proteins
     )
-    with step("evaluate", config) as tracker, champion_folder() as (champion, version):
+    with step.step("evaluate", config) as run, champion_folder() as (champion, version):
         result = stage.evaluate(
             Path(records.path), Path(model.path), Path(report.path), config, champion, version
         )
-        tracker.numbers(numbers(result.metrics, "evaluate"))
-        tracker.artifact(Path(report.path) / "report.html", "evaluate")
-    metrics.metadata.update(numbers(result.metrics))
+        run.numbers(tracker.numbers(result.metrics, "evaluate"))
+        run.artifact(Path(report.path) / "report.html", "evaluate")
+    metrics.metadata.update(tracker.numbers(result.metrics))
     confusion.log_confusion_matrix(result.locations, result.confusion)
     confusion.log_roc_curve(*result.roc)
     for place, text in (

@@ -27,14 +27,17 @@ def compare(
     num_processes: int,
     num_nodes: int,
     seed: int,
+    max_loss_to_champion: float,
+    min_gate_proteins: int,
     digest: OutputPath(str),
 ) -> str:
-    """Say whether data, settings and code differ from the champion's: new or same."""
+    """Say whether training could end elsewhere than at a model that is known: new or same."""
     from pathlib import Path
 
     from prottune.artifacts import read_manifest
+    from prottune.evaluation.settings import EvaluateConfig
+    from prottune.registration.news import is_news
     from prottune.registration.provenance import settings_digest
-    from prottune.registration.stage import is_news
     from prottune.tokenization import TokenizeConfig
     from prottune.tracking.step import step
     from prottune.training.settings import TrainConfig
@@ -58,7 +61,8 @@ def compare(
         seed=seed,
     )
     settings = settings_digest(TokenizeConfig(max_residues=max_residues, cut=cut), train_config)
+    gate = EvaluateConfig(max_loss_to_champion=max_loss_to_champion, min_gate_proteins=min_gate_proteins)
     with step("compare"):
-        news = is_news(read_manifest(Path(records.path), "ingest").digest, settings)
+        news = is_news(read_manifest(Path(records.path), "ingest").digest, settings, gate)
     Path(digest).write_text(settings)
     return "new" if news else "same"

@@ -80,6 +80,7 @@ def finetune(
     lasts = {"epochs": epochs, "patience": patience, "tokens_per_batch": tokens_per_batch}
     runs_on = {"precision": precision, "num_processes": num_processes, "num_nodes": num_nodes}
     train_settings = start | learns | weighs | rates | lasts | runs_on
+    gate = {"max_loss_to_champion": max_loss_to_champion, "min_gate_proteins": min_gate_proteins}
     serves = {"deploy_to": deploy_to, "replicas": replicas, "serving_gpus": serving_gpus}
     gpu_pod: dict[str, Any] = {"node_selector": node_selector, "tolerations": tolerations}
 
@@ -87,7 +88,7 @@ def finetune(
         read = ingest(source=source, labels=labels, expected_digest=expected_digest, on_conflict=on_conflict)
         light(read, light_image, LONG_SECONDS)
         records = read.outputs["records"]
-        news = light(compare(records=records, **token_settings, **train_settings), light_image)
+        news = light(compare(records=records, **token_settings, **train_settings, **gate), light_image)
 
         with dsl.If(news.outputs["Output"] == "new", name="something new"):
             tokens = light(tokenize(records=records, **token_settings), light_image)
@@ -101,18 +102,12 @@ def finetune(
             )
             heavy(trained, torch_image, TRAIN_SECONDS, num_gpus=num_gpus, **gpu_pod)
             model = trained.outputs["model"]
-            verdict = evaluate(
-                records=records,
-                model=model,
-                max_loss_to_champion=max_loss_to_champion,
-                min_gate_proteins=min_gate_proteins,
-                num_gpus=evaluate_gpus,
-            )
+            verdict = evaluate(records=records, model=model, num_gpus=evaluate_gpus, **gate)
             heavy(verdict, torch_image, LONG_SECONDS, num_gpus=evaluate_gpus, **gpu_pod)
-            decision = verdict.outputs["Output"]
+            decision, report = verdict.outputs["Output"], verdict.outputs["report"]
+            settings = news.outputs["digest"]
 
             with dsl.If(decision == "promote", name="good enough"):
-                report, settings = verdict.outputs["report"], news.outputs["digest"]
                 entry = light(register(model=model, report=report, settings=settings), light_image)
                 version = entry.outputs["Output"]
                 endpoint = deploy(model=model, version=version, **serves)
@@ -120,6 +115,7 @@ def finetune(
                 champion = promote(version=version, compared_with=verdict.outputs["champion_version"])
                 light(champion, light_image).after(endpoint)
             with dsl.Else(name="not good enough"):
-                light(hold(reasons=verdict.outputs["reasons"]), light_image)
+                held = hold(report=report, settings=settings, reasons=verdict.outputs["reasons"])
+                light(held, light_image)
         with dsl.Else(name="nothing new"):
             light(stop_early(), light_image)

@@ -65,8 +65,8 @@ def _lines(path: Path) -> list[str]:
 def _verdict(findings: Findings) -> list[str]:
     if findings.decision == "same":
         return [
-            "Nothing new: data, settings and code are those of the champion, or of a model that was "
-            "rolled back; nothing was trained."
+            "Nothing new: data, settings and code are those of the champion, of a model that was rolled "
+            "back, or of one that the gate held against this champion; nothing was trained."
         ]
     if findings.promoted:
         first = f"Promoted: version {findings.model_version} is the champion now."

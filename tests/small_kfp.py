@@ -66,16 +66,17 @@ def answer(backend: Backend, method: str, path: str, query: dict[str, str], body
     """One call of the REST API."""
     routes: dict[tuple[str, str], Callable[[], Any]] = {
         ("GET", "healthz"): lambda: {"multi_user": backend.multi_user},
-        ("GET", "/apis/v1beta1/healthz"): lambda: {
-            "multi_user": backend.multi_user, "tag_name": backend.tag
-        },
+        ("GET", "/apis/v1beta1/healthz"): lambda: {"multi_user": backend.multi_user, "tag_name": backend.tag},
         ("GET", "pipelines"): lambda: _page(
             backend, "pipelines", _matching(_of_namespace(backend, backend.pipelines, query), query), query
         ),
         ("POST", "pipelines"): lambda: _create_pipeline(backend, body),
         ("POST", "pipelines/upload_version"): lambda: _upload(backend, query, body),
         ("GET", "experiments"): lambda: _page(
-            backend, "experiments", _matching(_of_namespace(backend, backend.experiments, query), query), query
+            backend,
+            "experiments",
+            _matching(_of_namespace(backend, backend.experiments, query), query),
+            query,
         ),
         ("POST", "experiments"): lambda: _add(backend.experiments, backend, "experiment_id", body),
         ("POST", "runs"): lambda: _add(backend.runs, backend, "run_id", body),

@@ -57,6 +57,9 @@ def test_a_model_below_the_floor_is_held_with_reasons_and_exit_code_0(tmp_path: 
     assert summary["reasons"][0] in note.read_text(encoding="utf-8")
     tracked = mlflow_run(runs, summary["run"])
     assert (tracked.info.status, tracked.data.tags["prottune.decision"]) == ("FINISHED", "hold")
+    again = run("--source", str(fasta), "--runs", str(runs), *few)
+    assert again.returncode == 0, again.stderr
+    assert steps_run(runs) == {"ingest", "compare", "stop_early", "finish"}, "held once, not every night"
 
 
 def test_nothing_new_ends_early_and_is_said(tmp_path: Path) -> None:

@@ -18,11 +18,12 @@ from small_cluster import SmallCluster, serving
 from prottune.artifacts import new_folder, read_manifest
 from prottune.cluster import connection
 from prottune.errors import ArtifactError, ConfigError, TrackingError
-from prottune.registration import registry, stage
+from prottune.registration import news, registry
 from prottune.registration.champion import champion_folder, find_champion
+from prottune.registration.news import is_news, tags_of_hold
 from prottune.registration.promotion import PromoteReport, promote, rollback
 from prottune.registration.provenance import code_digest, settings_digest
-from prottune.registration.stage import RegisterReport, is_news, register
+from prottune.registration.stage import RegisterReport, register
 from prottune.tracking.mlflow_store import mlflow_client
 from prottune.tracking.step import step
 
@@ -35,6 +36,9 @@ class BakeConfig:
 @dataclass(frozen=True)
 class EatConfig:
     guests: int = 4
+
+
+GATE = EatConfig()
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +57,17 @@ def model_folder(folder: Path, weights: str = "w", dataset: str = "data-1") -> P
     return folder
 
 
-def report_on(model: Path, accuracy: float = 0.75, decision: str = "promote", champion: str = "") -> Path:
+def report_on(
+    model: Path,
+    accuracy: float = 0.75,
+    decision: str = "promote",
+    champion: str = "",
+    gate: EatConfig = GATE,
+) -> Path:
     folder = model.with_name(f"{model.name}-report")
+    inputs = {"records": "data-1", "model": read_manifest(model).digest}
     scores = {"accuracy": accuracy, "macro_f1": 0.5, "mcc": 0.25, "ece": 0.125, "num_proteins": 50}
-    with new_folder(folder, "evaluate", EatConfig(), {"model": read_manifest(model).digest}) as draft:
+    with new_folder(folder, "evaluate", gate, inputs) as draft:
         metrics = {**scores, "test": {**scores, "per_class": {"Nucleus": {"f1": 0.5}}}, "gate": scores}
         (draft.path / "metrics.json").write_text(json.dumps(metrics))
         verdict = {"decision": decision, "reasons": ["a reason"], "champion_version": champion}
@@ -94,7 +105,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def test_before_the_first_model_there_is_no_champion() -> None:
     assert find_champion() is None
-    assert is_news("data-1", "settings-1")
+    assert is_news("data-1", "settings-1", GATE)
     with champion_folder() as (folder, version):
         assert (folder, version) == (None, "")
 
@@ -438,21 +449,82 @@ def test_what_made_a_model_that_was_rolled_back_is_no_news(tmp_path: Path) -> No
     promote("1", "")
     promote("2", "1")
     rollback()
-    assert not is_news("data-1", "settings-2")
-    assert not is_news("data-1", "settings-1")
-    assert is_news("data-2", "settings-2")
+    assert not is_news("data-1", "settings-2", GATE)
+    assert not is_news("data-1", "settings-1", GATE)
+    assert is_news("data-2", "settings-2", GATE)
 
 
 def test_the_same_data_settings_and_code_are_no_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_digest(BakeConfig(), EatConfig())
     registered(tmp_path / "a", settings=settings)
-    assert is_news("data-1", settings)
+    assert is_news("data-1", settings, GATE)
     promote("1", "")
-    assert not is_news("data-1", settings)
-    assert is_news("data-2", settings)
-    assert is_news("data-1", settings_digest(BakeConfig(degrees=200), EatConfig()))
-    monkeypatch.setattr(stage, "code_digest", lambda: "other code")
-    assert is_news("data-1", settings)
+    assert not is_news("data-1", settings, GATE)
+    assert is_news("data-2", settings, GATE)
+    assert is_news("data-1", settings_digest(BakeConfig(degrees=200), EatConfig()), GATE)
+    monkeypatch.setattr(news, "code_digest", lambda: "other code")
+    assert is_news("data-1", settings, GATE)
+
+
+def held(folder: Path, champion: str = "") -> str:
+    """A model that the gate held, as the step `hold` leaves it; returns its run."""
+    report = report_on(model_folder(folder, weights=folder.name), decision="hold", champion=champion)
+    with step("hold") as tracker:
+        tracker.tags(tags_of_hold(report, "settings-1"))
+        tracker.flush()
+        return tracker.run_id
+
+
+def test_what_made_a_model_that_was_held_is_no_news_while_the_gate_and_the_champion_stay(
+    tmp_path: Path,
+) -> None:
+    """Else a nightly run would train it every night, to be held again."""
+    registered(tmp_path / "a", settings="settings-0")
+    promote("1", "")
+    assert is_news("data-1", "settings-1", GATE)
+    held(tmp_path / "b", champion="1")
+    assert not is_news("data-1", "settings-1", GATE)
+    assert is_news("data-2", "settings-1", GATE)
+    assert is_news("data-1", "settings-2", GATE)
+    assert is_news("data-1", "settings-1", EatConfig(guests=5)), "another gate may let it pass"
+    registered(tmp_path / "c", settings="settings-2", champion="1")
+    promote("2", "1")
+    assert is_news("data-1", "settings-1", GATE), "it may be better than another champion"
+    rollback()
+    assert not is_news("data-1", "settings-1", GATE), "it was held against this one"
+
+
+def test_a_model_that_was_held_before_there_was_a_champion_is_no_news_either(tmp_path: Path) -> None:
+    held(tmp_path / "a")
+    assert not is_news("data-1", "settings-1", GATE)
+    registered(tmp_path / "b", settings="settings-0")
+    promote("1", "")
+    assert is_news("data-1", "settings-1", GATE)
+
+
+def test_other_code_may_make_of_a_held_model_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held(tmp_path / "a")
+    monkeypatch.setattr(news, "code_digest", lambda: "other code")
+    assert is_news("data-1", "settings-1", GATE)
+
+
+def test_who_deletes_the_run_of_a_held_model_has_it_trained_again(tmp_path: Path, uri: str) -> None:
+    mlflow_client(uri).delete_run(held(tmp_path / "a"))
+    assert is_news("data-1", "settings-1", GATE)
+
+
+def test_a_held_model_is_found_in_the_experiment_of_who_made_the_run(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with Kubeflow Pipelines' own plugin for MLflow, which makes the runs and names their ids."""
+    client = mlflow_client(uri)
+    elsewhere = client.create_experiment("of the plugin")
+    monkeypatch.setenv("MLFLOW_RUN_ID", client.create_run(elsewhere).info.run_id)
+    held(tmp_path / "a")
+    monkeypatch.setenv("MLFLOW_RUN_ID", client.create_run(elsewhere).info.run_id)
+    assert not is_news("data-1", "settings-1", GATE)
 
 
 def test_the_settings_digest_depends_on_values_not_on_order() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from prottune.cluster.connection import connect, in_cluster
 from prottune.cluster.lease import held
 from prottune.errors import TrackingError
-from prottune.tracking.mlflow_store import masked, mlflow_client, one_line, sqlite_file
+from prottune.tracking.mlflow_store import EXPERIMENT, masked, mlflow_client, one_line, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -47,10 +47,15 @@ class Registry:
 
     def versions_with_tags(self, tags: Mapping[str, str]) -> list[ModelVersion]:
         """All versions that carry all these tags, the oldest first."""
-        words = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
-        query = " and ".join([f"name = '{MODEL_NAME}'", *words])
+        query = f"name = '{MODEL_NAME}' and {_carries(tags)}"
         with self._told():
             return list(self._client.search_model_versions(query, order_by=["version_number ASC"]))
+
+    def has_run_with_tags(self, tags: Mapping[str, str]) -> bool:
+        """Whether a run of the experiment carries all these tags; one that was deleted does not count."""
+        with self._told():
+            ids = self._experiment_ids()
+            return bool(ids) and bool(self._client.search_runs(ids, _carries(tags), max_results=1))
 
     def create_version(self, source: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
         """Add a version, and the registered model itself if this is its first one.
@@ -110,6 +115,14 @@ class Registry:
         with self._told():
             return Path(download_artifacts(artifact_uri=uri, dst_path=str(target), tracking_uri=self.uri))
 
+    def _experiment_ids(self) -> list[str]:
+        """Where the runs of pipelines are: our experiment and, if somebody else made this run, that one's."""
+        ours = self._client.get_experiment_by_name(EXPERIMENT)
+        found = {str(ours.experiment_id)} if ours else set()
+        if own_run := os.environ.get("MLFLOW_RUN_ID"):
+            found.add(str(self._client.get_run(own_run).info.experiment_id))
+        return sorted(found)
+
     def _find(self, get: Callable[[], ModelVersion | None]) -> ModelVersion | None:
         """MLflow has two errors for what is not there: one for a missing model, one for a missing alias."""
         from mlflow.exceptions import MlflowException
@@ -132,6 +145,11 @@ class Registry:
             yield
         except MlflowException as error:
             raise TrackingError(f"model registry at {masked(self.uri)}: {one_line(error)}") from error
+
+
+def _carries(tags: Mapping[str, str]) -> str:
+    """MLflow's words for: with all these tags."""
+    return " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
 
 
 def registry() -> Registry:

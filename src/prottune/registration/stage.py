@@ -1,4 +1,4 @@
-"""A model becomes a version of the registered model, exactly once; and whether another could be news."""
+"""A model becomes a version of the registered model, exactly once."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING
 
 from prottune.addresses import local_path, s3_uri
 from prottune.errors import TrackingError
-from prottune.registration.champion import find_champion
 from prottune.registration.provenance import (
     ARTIFACT_TAG,
-    CODE_DIGEST_TAG,
     COMPARED_WITH_TAG,
-    DATASET_DIGEST_TAG,
     MODEL_DIGEST_TAG,
-    ROLLED_BACK_TAG,
     SETTINGS_DIGEST_TAG,
     VersionFacts,
-    code_digest,
 )
 from prottune.registration.registry import Registry, registry
 from prottune.tracking.mlflow_store import PIPELINE_RUN_TAG, masked
@@ -92,25 +87,6 @@ def _first_version(store: Registry, key: dict[str, str]) -> ModelVersion | None:
     for double in found[1:]:
         store.delete_unused(str(double.version))
     return found[0] if found else None
-
-
-def is_news(dataset_digest: str, settings_digest: str) -> bool:
-    """Whether training again could end elsewhere than at a model that is known.
-
-    False if data, settings and code are the champion's, or those of a model that was rolled back: trained
-    again, it would be as bad, and the next scheduled run would undo the rollback.
-    """
-    champion = find_champion()
-    if champion is None:
-        return True
-    now = {
-        DATASET_DIGEST_TAG: dataset_digest,
-        SETTINGS_DIGEST_TAG: settings_digest,
-        CODE_DIGEST_TAG: code_digest(),
-    }
-    if all(champion.tags.get(name) == value for name, value in now.items()):
-        return False
-    return not registry().versions_with_tags(now | {ROLLED_BACK_TAG: "true"})
 
 
 def _needed(run_id: str, store: Registry) -> str:
