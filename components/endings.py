@@ -36,9 +36,11 @@ def stop_early(note: Output[Markdown]) -> None:
 
 @dsl.component(base_image=LIGHT_IMAGE, install_kfp_package=False)
 def finish(status: PipelineTaskFinalStatus) -> None:
-    """Close the MLflow run as the pipeline ended."""
+    """Close the MLflow run as the pipeline ended; no TrainJob of a step that was killed stays on the GPUs."""
     from prottune.tracking.step import close_run, failure_told
+    from prottune.training.launching import take_away_what_is_left
 
+    take_away_what_is_left()
     with failure_told("finish"):
         if status.state == "SUCCEEDED":
             close_run("FINISHED")

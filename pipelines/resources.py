@@ -33,7 +33,8 @@ NUM_RETRIES = 2
 BACKOFF = "30s"
 SHORT_SECONDS = 15 * 60
 LONG_SECONDS = 2 * 3600
-TRAIN_SECONDS = MOST_SECONDS
+TRAIN_SECONDS = MOST_SECONDS + 30 * 60
+"""Longer than a TrainJob may take, so that the step that follows it is there to say how it ended."""
 PREDICT_SECONDS = 8 * 3600
 """For one shard; more shards take less each."""
 

@@ -61,6 +61,26 @@ def test_a_damaged_model_is_refused_before_a_server_starts(tmp_path: Path) -> No
         deploy(str(tmp_path / "model"), CONFIG, "7")
 
 
+@pytest.mark.parametrize(
+    ("model", "to", "kind"),
+    [
+        ("s3://models/1", "auto", KServeDeployment),
+        ("minio://models/1", "auto", KServeDeployment),
+        ("/home/jovyan/runs/model", "auto", LocalDeployment),
+        ("file:///home/jovyan/runs/model", "auto", LocalDeployment),
+        ("/home/jovyan/runs/model", "kserve", KServeDeployment),
+        ("s3://models/1", "local", LocalDeployment),
+    ],
+)
+def test_in_the_pod_of_a_notebook_a_model_of_its_disk_is_served_there(
+    model: str, to: str, kind: type, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("of a pod")
+    monkeypatch.setattr(connection, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert type(_deployment(DeployConfig(to=to), model)) is kind
+
+
 def test_without_torch_a_local_endpoint_is_refused_before_a_server_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,12 +169,5 @@ def test_the_server_binds_this_machine_only_logs_no_sequence_and_drains_at_term(
     assert "MKWW" not in log
 
 
-def test_a_model_goes_to_the_cluster_if_there_is_one_around_and_stays_here_if_not(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    assert isinstance(_deployment(DeployConfig()), LocalDeployment)
-    (tmp_path / "token").write_text("of a pod")
-    monkeypatch.setattr(connection, "SERVICE_ACCOUNT", tmp_path)
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    assert isinstance(_deployment(DeployConfig()), KServeDeployment)
-    assert isinstance(_deployment(DeployConfig(to="local")), LocalDeployment)
+def test_a_model_stays_here_where_no_cluster_is_around() -> None:
+    assert isinstance(_deployment(DeployConfig(), "s3://models/1"), LocalDeployment)

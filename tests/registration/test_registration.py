@@ -304,8 +304,10 @@ def test_a_version_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no version '7'"):
         promote("7", "")
     registered(tmp_path / "a")
-    with pytest.raises(ConfigError, match="has no version '7'"):
-        promote("7", "")
+    for version in ("7", "v1", "-1", "latest"):
+        with pytest.raises(ConfigError, match=f"has no version '{version}'"):
+            promote(version, "")
+    assert promote("01", "").champion == "1"
 
 
 def test_of_two_promotions_at_once_one_wins(tmp_path: Path) -> None:
@@ -326,6 +328,20 @@ def test_a_lock_that_is_never_released_is_an_error(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(registry, "_LOCK_SECONDS", 0.1)
     with FileLock(tmp_path / "promotion.lock"), pytest.raises(TrackingError, match="another promotion"):
         promote("1", "")
+
+
+def test_promotions_on_one_server_share_a_lock_whatever_folder_they_are_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("PROTTUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(registry, "_LOCK_SECONDS", 0.1)
+    monkeypatch.chdir(tmp_path)
+    with registry.registry().lock():
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        with pytest.raises(TrackingError, match="held by another promotion"), registry.registry().lock():
+            pass
 
 
 def test_promotions_share_a_lease_when_a_cluster_has_a_server_and_else_a_file(
@@ -356,6 +372,22 @@ def test_a_version_that_the_gate_held_is_promoted_only_when_overruled(tmp_path: 
     assert promote("1", "", overrule=True).promoted
     assert entry.compared_with == ""
     assert registered(tmp_path / "b", champion="1").compared_with == "1"
+
+
+@pytest.mark.parametrize("last", ["hold", "promote"])
+def test_of_a_model_that_was_judged_twice_the_last_word_counts(last: str, tmp_path: Path, uri: str) -> None:
+    first = {"hold": "promote", "promote": "hold"}[last]
+    model = model_folder(tmp_path / "a", weights="a")
+    register(model, str(model), report_on(model, decision=first), "run-1")
+    registered(tmp_path / "b")
+    promote("2", "")
+    shutil.rmtree(tmp_path / "a-report")
+    again = report_on(model, decision=last, champion="2", accuracy=0.5)
+    assert register(model, str(model), again, "run-1").version == "1"
+    tags = mlflow_client(uri).get_model_version("prottune", "1").tags
+    assert (tags["prottune.decision"], tags["prottune.compared_with"]) == (last, "2")
+    assert tags["prottune.test_accuracy"] == "0.5000"
+    assert promote("1", "2").promoted is (last == "promote")
 
 
 def test_to_overrule_the_gate_is_not_to_overrule_a_race(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ from prottune.errors import (
     HungError,
     TrainJobError,
 )
-from prottune.training.launching import train_on_nodes
+from prottune.training.launching import take_away_what_is_left, train_on_nodes
 from prottune.training.order import Order
 from prottune.training.settings import TrainConfig, TrainReport
 
@@ -308,6 +308,33 @@ def test_a_step_that_died_is_followed_by_one_that_takes_its_job_over(
     assert owners == [(uid, "train-step-2")]
     assert step.points == POINTS
     assert [call.verb for call in trainer.cluster.writes] == ["create", "update", "delete"]
+
+
+def test_the_end_of_the_run_takes_away_the_job_of_a_step_that_was_killed(
+    step: Step, trainer: SmallTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer.script = good_course(tmp_path / "made")[:2]
+    with pytest.raises(Killed):
+        step.run(cluster=mortal(trainer, 16))
+    assert trainer.cluster.named(JOBS) == [NAME]
+    monkeypatch.setenv("PROTTUNE_PIPELINE_RUN", "another-run")
+    take_away_what_is_left(connected(trainer))
+    assert trainer.cluster.named(JOBS) == [NAME], "it is another run's"
+    monkeypatch.setenv("PROTTUNE_PIPELINE_RUN", RUN)
+    for _ in range(2):
+        take_away_what_is_left(connected(trainer))
+        assert trainer.cluster.named(JOBS) == []
+
+
+def test_at_the_end_of_a_run_a_cluster_that_refuses_is_told_of_and_no_more(
+    trainer: SmallTrainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer.cluster.denied.add(("get", JOBS))
+    take_away_what_is_left(connected(trainer))
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said.endswith("a TrainJob of this run may go on until its deadline")
+    take_away_what_is_left()
+    assert len(caplog.records) == 1, "outside a cluster there is none"
 
 
 def test_a_step_whose_job_was_taken_over_leaves_it_alone(

@@ -17,8 +17,8 @@ class DeployConfig:
     """Where a model is served and how strictly its endpoint is checked."""
 
     to: str = "auto"
-    """auto (kserve in a pod of a cluster, else local), local (a server on this machine, checked and stopped
-    again), or kserve (a cluster)."""
+    """auto (kserve in a pod of a cluster for a model in the store, else local), local (a server on this
+    machine, checked and stopped again), or kserve (a cluster)."""
     max_probability_difference: float = MAX_GOLDEN_DIFFERENCE
     """Largest difference between a golden probability and the endpoint's answer."""
     ready_timeout_seconds: int = 120

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from prottune.addresses import s3_uri
+from prottune.addresses import local_path, s3_uri
 from prottune.artifacts import read_manifest
 from prottune.cluster.connection import in_cluster
 from prottune.deployment.contract import check_endpoint
@@ -33,7 +33,7 @@ def deploy(model_uri: str, config: DeployConfig, model_version: str) -> DeployRe
         from prottune.model.golden import read_golden  # here: a folder that is no model is refused at once
 
         golden = read_golden(folder)
-        with _deployment(config).endpoint(folder, model_uri, config, model_version) as endpoint:
+        with _deployment(config, model_uri).endpoint(folder, model_uri, config, model_version) as endpoint:
             difference = check_endpoint(endpoint.url, golden, config, model_version)
         return DeployReport(
             url=endpoint.url,
@@ -45,6 +45,8 @@ def deploy(model_uri: str, config: DeployConfig, model_version: str) -> DeployRe
         )
 
 
-def _deployment(config: DeployConfig) -> Deployment:
-    to_cluster = in_cluster() if config.to == "auto" else config.to == "kserve"
+def _deployment(config: DeployConfig, model_uri: str) -> Deployment:
+    """Where to serve. `auto` keeps a model of this disk here, in a pod too: KServe could not fetch it."""
+    is_in_reach = in_cluster() and local_path(s3_uri(model_uri)) is None
+    to_cluster = is_in_reach if config.to == "auto" else config.to == "kserve"
     return KServeDeployment() if to_cluster else LocalDeployment()

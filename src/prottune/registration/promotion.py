@@ -33,6 +33,7 @@ def promote(version: str, compared_with: str, *, overrule: bool = False) -> Prom
     with store.lock():
         if (found := store.version(version)) is None:
             raise ConfigError(f"model {MODEL_NAME!r} has no version {version!r}; register it first")
+        version = str(found.version)
         champion, previous = _version_of(store, "champion"), _version_of(store, "previous")
         if champion == version:
             return PromoteReport(

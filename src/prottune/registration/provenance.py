@@ -62,11 +62,18 @@ class VersionFacts:
     @property
     def tags(self) -> dict[str, str]:
         """What a version is found by: what it was made from, how it scored, what the gate said."""
+        made_from = {
+            DATASET_DIGEST_TAG: str(self.description.get("dataset_digest", "")),
+            CODE_DIGEST_TAG: code_digest(),
+        }
+        return made_from | self.judgement
+
+    @property
+    def judgement(self) -> dict[str, str]:
+        """How it scored and what the gate said: what another evaluation may change."""
         splits = {split: self.metrics[split] for split in ("test", "gate") if split in self.metrics}
         wanted = {n: value for n, value in numbers(splits).items() if n.split("/")[1] in _SCORES}
         return {
-            DATASET_DIGEST_TAG: str(self.description.get("dataset_digest", "")),
-            CODE_DIGEST_TAG: code_digest(),
             DECISION_TAG: self.decision["decision"],
             COMPARED_WITH_TAG: self.decision["champion_version"],
             **{f"prottune.{name.replace('/', '_')}": f"{value:.4f}" for name, value in wanted.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from prottune.cache import cache_folder
 from prottune.cluster.connection import connect, in_cluster
 from prottune.cluster.lease import held
 from prottune.errors import TrackingError
@@ -38,7 +40,9 @@ class Registry:
         self._client = mlflow_client(uri)
 
     def version(self, version: str) -> ModelVersion | None:
-        """One version; None if it does not exist."""
+        """One version; None if it does not exist, or is no number."""
+        if not version.isdecimal():
+            return None
         return self._find(lambda: self._client.get_model_version(MODEL_NAME, version))
 
     def version_with_alias(self, alias: Alias) -> ModelVersion | None:
@@ -173,7 +177,10 @@ def _file_lock(uri: str) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     database = sqlite_file(uri)
-    path = (database.absolute().parent if database else Path("runs").absolute()) / "promotion.lock"
+    if database:
+        path = database.absolute().parent / "promotion.lock"
+    else:  # the same for all programs of this machine, whatever folder they are in
+        path = cache_folder() / f"promotion-{hashlib.sha256(masked(uri).encode()).hexdigest()[:16]}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(path, timeout=_LOCK_SECONDS):

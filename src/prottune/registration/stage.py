@@ -63,6 +63,8 @@ def register(model: Path, uri: str, report: Path, run_key: str, settings_digest:
         found = _first_version(store, key) or own
         created = str(found.version) == str(own.version)
     version = str(found.version)
+    if not created:  # it may have been judged again since, and a promotion asks what the gate said last
+        _judge(store, found, facts.judgement)
     card = facts.card(found)
     store.describe(found, card)
     store.set_alias("challenger", version)
@@ -74,6 +76,14 @@ def register(model: Path, uri: str, report: Path, run_key: str, settings_digest:
         compared_with=facts.tags[COMPARED_WITH_TAG],
         card=card,
     )
+
+
+def _judge(store: Registry, found: ModelVersion, judgement: dict[str, str]) -> None:
+    for name, value in judgement.items():
+        if value and found.tags.get(name) != value:
+            store.tag(str(found.version), name, value)
+        elif not value and name in found.tags:
+            store.untag(str(found.version), name)
 
 
 def _first_version(store: Registry, key: dict[str, str]) -> ModelVersion | None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prottune.artifacts import check_vacant
-from prottune.cluster.connection import Cluster, connect
+from prottune.cluster.connection import Cluster, connect, in_cluster
 from prottune.cluster.objects import TRAIN_JOBS, TRAINING_RUNTIMES, Object
 from prottune.cluster.own_pod import own_pod
 from prottune.errors import ClusterError, ConfigError, ProttuneError
@@ -55,6 +55,20 @@ def train_on_nodes(
     except ProttuneError as error:  # the model is here; what is left only takes room
         _log.warning("%s; it may be removed by hand", error)
     return report
+
+
+def take_away_what_is_left(cluster: Cluster | None = None) -> None:
+    """The run has ended: delete its TrainJob, if the train step was killed before it could do so itself.
+
+    A cluster that does not answer, or lets us not look, is told of; what is left then is the job's deadline.
+    """
+    run = pipeline_run()
+    if cluster is None and not (run and in_cluster()):
+        return
+    try:
+        (cluster or connect()).settle(TRAIN_JOBS, job_name(run, ""), lambda _: None)
+    except (ClusterError, ConfigError) as error:
+        _log.warning("%s; a TrainJob of this run may go on until its deadline", error)
 
 
 class _Points:
