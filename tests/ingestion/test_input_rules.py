@@ -155,7 +155,7 @@ HEADERS = [
     fasta(
         "endless id",
         b">" + b"Q" * 101 + b" Nucleus-U\nMKV\n",
-        f"in.fasta:1: accession '{'Q' * 40}'; expected 1 to 100 characters",
+        f"in.fasta:1: accession '{'Q' * 40}' of 101 characters; expected 1 to 100 characters",
     ),
     fasta(
         "biotrainer header",
@@ -239,7 +239,7 @@ LOCATIONS = [
     Case(
         "one location only",
         b">Q1 Nucleus-U\nMKV\n>Q2 Nucleus-U test\nMKL\n",
-        "in.fasta: fewer than two locations; nothing can be learned from them",
+        "in.fasta: all proteins are of one location; expected two or more",
     ),
 ]
 

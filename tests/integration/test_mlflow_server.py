@@ -18,8 +18,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from judged_models import model_folder, report_on
 from mlflow_server import Server, mlflow_server
-from test_registration import model_folder, report_on
 from toy_proteins import toy_flags, write_base, write_toy
 
 from pipelines.checks import services

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from judged_models import report_on
 from kfp.dsl import Metrics, Model
 from kubernetes import client, config
 from mlflow_server import Server, mlflow_server
@@ -18,7 +19,6 @@ from small_cluster import Call, Object, SmallCluster, serving
 from small_endpoint import GOLDEN
 from small_kserve import LEASES, RIGHTS, SERVICES, SmallKServe, controlled
 from small_store import Store
-from test_registration import report_on
 from toy_proteins import steps_run, toy_flags
 
 from components.deployment import deploy as deploy_step

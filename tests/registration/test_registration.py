@@ -1,21 +1,20 @@
 from __future__ import annotations
 
-import json
 import multiprocessing
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
+from judged_models import GATE, EatConfig, model_folder, report_on
 from mlflow.tracking import MlflowClient
 from mlflow_template import new_store
 from small_cluster import SmallCluster, serving
 
-from prottune.artifacts import new_folder, read_manifest
+from prottune.artifacts import read_manifest
 from prottune.cluster import connection
 from prottune.errors import ArtifactError, ConfigError, TrackingError
 from prottune.registration import news, registry
@@ -28,19 +27,6 @@ from prottune.tracking.mlflow_store import mlflow_client
 from prottune.tracking.step import step
 
 
-@dataclass(frozen=True)
-class BakeConfig:
-    degrees: int = 180
-
-
-@dataclass(frozen=True)
-class EatConfig:
-    guests: int = 4
-
-
-GATE = EatConfig()
-
-
 @pytest.fixture(autouse=True)
 def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for name in ("MLFLOW_RUN_ID", "PROTTUNE_PIPELINE_RUN"):
@@ -48,31 +34,6 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     uri = new_store(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     return uri
-
-
-def model_folder(folder: Path, weights: str = "w", dataset: str = "data-1") -> Path:
-    with new_folder(folder, "train", BakeConfig()) as draft:
-        (draft.path / "model.safetensors").write_text(weights)
-        (draft.path / "prottune.json").write_text(json.dumps({"dataset_digest": dataset}))
-    return folder
-
-
-def report_on(
-    model: Path,
-    accuracy: float = 0.75,
-    decision: str = "promote",
-    champion: str = "",
-    gate: EatConfig = GATE,
-) -> Path:
-    folder = model.with_name(f"{model.name}-report")
-    inputs = {"records": "data-1", "model": read_manifest(model).digest}
-    scores = {"accuracy": accuracy, "macro_f1": 0.5, "mcc": 0.25, "ece": 0.125, "num_proteins": 50}
-    with new_folder(folder, "evaluate", gate, inputs) as draft:
-        metrics = {**scores, "test": {**scores, "per_class": {"Nucleus": {"f1": 0.5}}}, "gate": scores}
-        (draft.path / "metrics.json").write_text(json.dumps(metrics))
-        verdict = {"decision": decision, "reasons": ["a reason"], "champion_version": champion}
-        (draft.path / "decision.json").write_text(json.dumps(verdict))
-    return folder
 
 
 def registered(folder: Path, run_key: str = "run-1", settings: str = "", **verdict: str) -> RegisterReport:

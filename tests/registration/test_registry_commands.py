@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from judged_models import report_on
 from mlflow_template import new_store
-from test_registration import report_on
 
 from prottune.artifacts import new_folder
 from prottune.errors import ConfigError

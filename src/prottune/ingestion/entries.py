@@ -150,7 +150,7 @@ def accession_of(identifier: str, where: str) -> str:
     if not identifier or len(identifier) > MAX_ACCESSION:
         raise DataError(
             f"{where}: accession {identifier[:40]!r} of {len(identifier):,} characters; expected 1 to "
-            f"{MAX_ACCESSION}"
+            f"{MAX_ACCESSION} characters"
         )
     if "|" in identifier or " " in identifier or not identifier.isprintable():
         raise DataError(
