@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from judged_models import GATE, EatConfig, model_folder, report_on
+from judged_models import GATE, BakeConfig, EatConfig, model_folder, report_on
 from mlflow.tracking import MlflowClient
 from mlflow_template import new_store
 from small_cluster import SmallCluster, serving
