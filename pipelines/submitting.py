@@ -70,8 +70,9 @@ def check_for_pods(graph: str, values: Mapping[str, Any]) -> None:
             kinds = "an s3:// or https:// address" if len(starts) > 1 else "an s3:// prefix"
             raise ConfigError(f"{name}={address!r}: a pod cannot {act} that; give {kinds}")
     for name in ("base_model", "model"):
-        folder = local_path(address := str(values.get(name) or ""))
-        if "/" in address and folder is not None and folder.expanduser().is_dir():  # not `registry`, `tiny`
+        address = str(values.get(name) or "")
+        folder = local_path(address) if "/" in address else None  # `registry` and `tiny` are no folders
+        if folder is not None and folder.expanduser().is_dir():
             raise ConfigError(
                 f"{name}={address!r} is a folder of this machine: a pod cannot read that; put it into the "
                 "store and name its s3:// prefix"
