@@ -71,7 +71,7 @@ def check_for_pods(graph: str, values: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name}={address!r}: a pod cannot {act} that; give {kinds}")
     for name in ("base_model", "model"):
         address = str(values.get(name) or "")
-        folder = local_path(address) if "/" in address else None  # not `registry`, `tiny`
+        folder = local_path(address) if "/" in address else None  # `registry` and `tiny` are no folders
         if folder is not None and folder.expanduser().is_dir():
             raise ConfigError(
                 f"{name}={address!r} is a folder of this machine: a pod cannot read that; put it into the "
