@@ -1,6 +1,8 @@
 """What `prottune explain` leaves behind, and says."""
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from tiny_model import LABELS, write_tiny_model
 
 from prottune.answering import Explain
-from prottune.errors import ArtifactError, ConfigError
+from prottune.errors import ArtifactError, ConfigError, StorageError
 from prottune.explanation import ExplainConfig, explain, strongest_stretch
 from prottune.model.inference import Predictor
 
@@ -82,6 +84,41 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_written(model: Path, tmp_
     with pytest.raises(ArtifactError):
         explain(tmp_path / "none", "MKT", tmp_path / "why.json", ExplainConfig())
     assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "why.json").mkdir()
+    (tmp_path / "page.html").mkdir()
+    for place, line in (
+        ("file/why.json", rf"file/why\.json: {tmp_path}/file is no folder"),
+        ("file/deep/why.json", f"{tmp_path}/file is no folder"),
+        ("why.json", r"why\.json is a folder; name another output"),
+        ("page.json", r"page\.html is a folder; name another output"),
+    ):
+        with pytest.raises(ConfigError, match=line):
+            explain(tmp_path / "no model", "MKT", tmp_path / place, ExplainConfig())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "page.html", "why.json"]
+
+
+def test_a_folder_that_may_not_be_written_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)  # root may write everywhere
+    with pytest.raises(ConfigError, match=rf"why\.json: {tmp_path} cannot be written"):
+        explain(tmp_path / "no model", "MKT", tmp_path / "new" / "why.json", ExplainConfig())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_refuses_in_the_end_is_one_line(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(StorageError, match=r"why\.json: cannot be written \(No space left on device\)"):
+        explain(model, "MKT", tmp_path / "why.json", ExplainConfig())
 
 
 def test_the_strongest_stretch_is_where_positive_scores_are_densest() -> None:

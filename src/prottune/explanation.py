@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prottune.errors import ConfigError
+from prottune.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from prottune.model.attribution import Attribution
@@ -73,23 +73,24 @@ def explain(model: Path, sequence: str, output: Path, config: ExplainConfig) -> 
 
     `output` is the JSON file, and the page lies beside it as .html; earlier ones there are replaced.
 
-    Raises: ConfigError for an output that does not end in .json or a location that the model does not know;
-        DataError for a sequence that is none; ArtifactError if the model is damaged.
+    Raises: ConfigError, before any work, for an output that does not end in .json or cannot be written, and
+        for a location that the model does not know; DataError for a sequence that is none; ArtifactError if
+        the model is damaged; StorageError if the disk refuses after all.
     """
-    if output.suffix != ".json":
-        raise ConfigError(
-            f"{output}: expected a name that ends in .json; the picture lies beside it as .html"
-        )
+    page = output.with_suffix(".html")
+    _check_output(output, page)
     from prottune.model.attribution import attribute
     from prottune.model.inference import Predictor
 
     predictor = Predictor.load(model, "fp32")
     attribution = attribute(predictor, sequence, config.location)
     (answer,) = predictor.predict([sequence])
-    page = output.with_suffix(".html")
     content = explanation(predictor.labels, answer, attribution)
-    _write(output, json.dumps(content, indent=1, allow_nan=False) + "\n")
-    _write_page(page, answer, attribution)
+    try:
+        _write(output, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        _write_page(page, answer, attribution)
+    except OSError as error:
+        raise StorageError(f"{output}: cannot be written ({error.strerror or error})") from error
     scores_R = np.nan_to_num(attribution.scores_R)
     stretch, share = strongest_stretch(scores_R)
     return ExplainReport(
@@ -146,6 +147,23 @@ def explanation(labels: Sequence[str], answer: Prediction, attribution: Attribut
         "method": _METHOD,
         **explained,
     }
+
+
+def _check_output(output: Path, page: Path) -> None:
+    """Refuse a place that cannot be written, and leave nothing there.
+
+    Raises: ConfigError.
+    """
+    if output.suffix != ".json":
+        raise ConfigError(
+            f"{output}: expected a name that ends in .json; the picture lies beside it as .html"
+        )
+    if in_the_way := [path for path in (output, page) if path.is_dir()]:
+        raise ConfigError(f"{in_the_way[0]} is a folder; name another output")
+    there = next(folder for folder in output.absolute().parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        reason = "cannot be written" if there.is_dir() else "is no folder"
+        raise ConfigError(f"{output}: {there} {reason}; name an output whose folder can be written")
 
 
 def _write_page(path: Path, answer: Prediction, attribution: Attribution) -> None:

@@ -388,6 +388,12 @@ def test_a_file_can_be_chosen_or_dropped(tab: Browser, tmp_path: Path) -> None:
     assert [card["name"] for card in answered(tab)] == ["D1"]
 
 
+def test_what_cannot_be_read_is_told(tab: Browser, tmp_path: Path) -> None:
+    tab.choose_file("#file", tmp_path)  # as a browser hands over a folder that is dropped
+    tab.until("document.querySelector('#mistake').textContent != ''")
+    assert words(tab, "#mistake") == "A file cannot be read. Folders cannot be dropped here."
+
+
 def test_a_packed_file_is_refused_by_name(tab: Browser, tmp_path: Path) -> None:
     (tmp_path / "two.fasta.gz").write_bytes(b"\x1f\x8b")
     tab.choose_file("#file", tmp_path / "two.fasta.gz")

@@ -35,6 +35,7 @@ class LettersPredictor:
     """How much of a sequence are K, L and S decides where it lives; counts what it is asked at once."""
 
     labels = LABELS
+    is_fp32 = True
 
     def __init__(self) -> None:
         self.windows: list[int] = []

@@ -16,7 +16,7 @@ import pytest
 from counting_letters import Answer, LettersPredictor
 
 from prottune.errors import ArtifactError, ConfigError, DataError, StorageError
-from prottune.prediction.keeping import kept_windows
+from prottune.prediction.keeping import KeptWindows, kept_windows
 from prottune.prediction.settings import PredictConfig
 from prottune.prediction.stage import PredictReport, predict_with
 
@@ -136,7 +136,7 @@ def test_before_the_first_whole_window_nothing_is_kept_and_nothing_promised(
     [
         ({"digest": "other"}, "with another model; repeat that command, .* --restart"),
         ({"window": 4}, "with another window;"),
-        ({"on_bad": "skip", "precision": "fp32"}, "with another on_bad and another precision;"),
+        ({"on_bad": "skip"}, "with another on_bad;"),
     ],
     ids=["model", "window", "settings"],
 )
@@ -151,6 +151,18 @@ def test_answers_to_something_else_are_never_mixed_in(
     predictor = LettersPredictor()
     answer(source, output, predictor, restart=True, **changed)
     assert sum(predictor.windows) == NUM_WINDOWS * WINDOW
+
+
+def test_what_auto_meant_on_one_machine_is_not_mixed_with_what_it_means_on_another(
+    source: Path, output: Path
+) -> None:
+    class OfAnotherMachine(LettersPredictor):
+        is_fp32 = False
+
+    stopped(source, output)
+    with pytest.raises(ConfigError, match="with another precision; repeat that command"):
+        answer(source, output, OfAnotherMachine())
+    assert answer(source, output, precision="fp32").num_resumed == 5 * WINDOW  # which auto meant
 
 
 def test_a_source_that_was_changed_is_another_source(source: Path, output: Path) -> None:
@@ -172,6 +184,30 @@ def test_a_source_that_changes_while_it_is_read_is_refused(source: Path, output:
     assert not output.exists()
 
 
+def test_answers_to_a_source_that_changed_and_was_put_back_are_not_taken_for_its_own(
+    source: Path, output: Path
+) -> None:
+    before = source.read_text()
+    assert before.count("K") > 100
+
+    class Changing(Stopping):
+        def predict(self, sequences: Sequence[str]) -> list[Answer]:
+            if not self.windows:
+                source.write_text(before.replace("K", "L"))  # as long as it was, under the same names
+            return super().predict(sequences)
+
+    before = "".join(f">W{n}\n{'W' * 50_000}\n" for n in range(20)) + before  # longer than what is read ahead
+    source.write_text(before)
+    with pytest.raises(KeyboardInterrupt):
+        answer(source, output, Changing(20, KeyboardInterrupt()))
+    source.write_text(before)
+    with pytest.raises(ArtifactError, match="holds other proteins than the source; begin anew"):
+        answer(source, output)
+    answer(source, output, restart=True)
+    answer(source, output.with_name("whole.csv"))
+    assert output.read_bytes() == output.with_name("whole.csv").read_bytes()
+
+
 def test_a_mistake_at_the_end_of_the_file_is_found_before_the_model_is_asked(
     source: Path, output: Path, parts: Path
 ) -> None:
@@ -181,6 +217,60 @@ def test_a_mistake_at_the_end_of_the_file_is_found_before_the_model_is_asked(
         answer(source, output, predictor)
     assert predictor.windows == []
     assert not parts.exists()
+
+
+class Late(Stopping):
+    """Finds, after some windows, that somebody else made the table."""
+
+    def __init__(self, output: Path, num_windows: int, reason: BaseException | None = None) -> None:
+        super().__init__(num_windows, reason or KeyboardInterrupt())
+        self.output, self.is_stopped = output, reason is not None
+
+    def predict(self, sequences: Sequence[str]) -> list[Answer]:
+        if len(self.windows) == self.num_windows:
+            self.output.write_text("precious\n")
+            if not self.is_stopped:
+                self.num_windows = -1
+        return super().predict(sequences)
+
+
+def test_an_output_that_appears_meanwhile_is_neither_replaced_nor_costs_what_is_answered(
+    source: Path, output: Path, parts: Path
+) -> None:
+    line = rf"table\.csv exists already; .*; the same command goes on from the 120 proteins in {parts}"
+    with pytest.raises(ConfigError, match=line):
+        answer(source, output, Late(output, 7))
+    assert output.read_text() == "precious\n"
+    assert len(list(parts.glob("*.parquet"))) == NUM_WINDOWS
+    output.unlink()
+    assert answer(source, output).num_resumed == NUM_WINDOWS * WINDOW
+    assert not parts.exists()
+
+
+def test_who_is_interrupted_while_an_output_appears_goes_on_all_the_same(
+    source: Path, output: Path, parts: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt, match="goes on from the 21 proteins"):
+        answer(source, output, Late(output, 7, KeyboardInterrupt()))
+    output.unlink()
+    assert answer(source, output).num_resumed == 7 * WINDOW
+
+
+def test_an_output_that_appears_while_the_windows_are_joined_is_not_replaced(
+    source: Path, output: Path, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = KeptWindows.read
+
+    def read_late(kept: KeptWindows, number: int) -> Any:
+        if number == NUM_WINDOWS - 1:
+            output.write_text("precious\n")
+        return read(kept, number)
+
+    monkeypatch.setattr(KeptWindows, "read", read_late)
+    with pytest.raises(ConfigError, match=r"table\.csv exists already"):
+        answer(source, output)
+    assert output.read_text() == "precious\n"
+    assert len(list(parts.glob("*.parquet"))) == NUM_WINDOWS
 
 
 def test_a_damaged_window_is_refused(source: Path, output: Path, parts: Path) -> None:

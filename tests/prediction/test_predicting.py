@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from counting_letters import LABELS, Answer, LettersPredictor
 from tiny_model import write_tiny_model
 
-from prottune.errors import ConfigError, DataError
+from prottune.errors import ArtifactError, ConfigError, DataError
 from prottune.prediction.settings import PredictConfig
 from prottune.prediction.stage import predict, predict_with
 from prottune.prediction.tables import table_schema
@@ -127,6 +128,32 @@ def test_or_it_is_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCapture
     assert (tmp_path / "table.csv").read_text().count("\n") == 3
     assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 5
     assert "bad.fasta:3: P2: '-' at residue 2" in caplog.text
+
+
+def test_a_file_of_which_nothing_is_left_makes_no_table(tmp_path: Path) -> None:
+    source = tmp_path / "bad.fasta"
+    source.write_text(">P1\nK1\n>P2\n2\n")
+    with pytest.raises(DataError, match=r"bad\.fasta: none of its 2 proteins can be answered"):
+        answer(source, tmp_path / "table.csv", on_bad="skip")
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.fasta"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("field", ["probabilities", "membrane"])
+def test_an_answer_that_is_no_number_is_named_and_makes_no_table(
+    fasta: Path, tmp_path: Path, field: str, number: float
+) -> None:
+    class Numberless(LettersPredictor):
+        def predict(self, sequences: Sequence[str]) -> list[Answer]:
+            answers = super().predict(sequences)
+            value = answers[1].probabilities * np.float32(number) if field == "probabilities" else number
+            setattr(answers[1], field, value)
+            return answers
+
+    line = "^Q99999: the model answered with what is no finite number, as for 1 of 3 proteins"
+    with pytest.raises(ArtifactError, match=line):
+        answer(fasta, tmp_path / "table.csv", Numberless())
+    assert [path.name for path in tmp_path.iterdir()] == ["proteins.fasta"]
 
 
 @pytest.mark.parametrize("text", ["", "no header\n", ">P1\n"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from letters import HeldPredictor, LettersPredictor
 
-from prottune.serving.batcher import Batcher, Overloaded, Speed, TooLate
+from prottune.serving.batcher import Batcher, Overloaded, Speed, TooLate, TooMuch
 from prottune.serving.settings import ServeConfig
 
 
@@ -176,6 +176,22 @@ def test_after_its_deadline_a_request_is_given_up_and_what_was_not_begun_is_neve
         model.let_go(9)
         await ours.ask(["LL"])
         assert model.asked[1:] == [["LL"]]
+
+    asyncio.run(story())
+
+
+def test_who_would_always_be_late_is_told_so_and_who_only_was_behind_others_may_ask_again() -> None:
+    async def story() -> None:
+        model = HeldPredictor()
+        ours = batcher(model, request_seconds=0.05)
+        ours.speed.saw(20, 0.01)
+        late = await asyncio.gather(
+            ours.ask(["K" * 90, "K" * 90]), ours.ask(["L" * 99]), ours.ask(["S"]), return_exceptions=True
+        )
+        assert [type(one) for one in late] == [TooLate, TooMuch, TooLate]
+        assert "these sequences alone take about" in str(late[1])
+        assert "not answered within 0.05 s: ask again" in str(late[0])
+        model.let_go(9)
 
     asyncio.run(story())
 

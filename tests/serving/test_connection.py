@@ -202,6 +202,51 @@ def test_a_head_without_end_is_cut_off() -> None:
     on_uvicorns_loop(test)
 
 
+CHUNKED = b"POST /predict HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+
+
+@pytest.mark.parametrize("start", [b"", b"x-a: "], ids=["many", "a long one"])
+def test_trailers_without_end_are_cut_off(start: bytes) -> None:
+    piece = b"x" * 16_384 if start else b"a:b\r\n" * 3000
+
+    async def test() -> None:
+        async with serving(ServeConfig()) as server:
+            client = await server.connect()
+            await client.send(CHUNKED + start)
+            (connection,) = server.state.connections
+            for _ in range(20):
+                await client.send(piece)
+                await asyncio.sleep(0.001)
+            status, headers, body = await client.answer()
+            assert (status, headers["connection"]) == (431, "close")
+            assert json.loads(body) == {"error": "trailers: expected at most 32768 bytes"}
+            assert len(connection.headers) == 2  # those of the head
+            assert await client.is_closed()
+
+    on_uvicorns_loop(test)
+
+
+def test_a_chunked_body_of_many_small_pieces_and_a_few_trailers_is_read() -> None:
+    """Their lengths and the trailers come in pieces of their own, more bytes in all than a head may have."""
+
+    async def test() -> None:
+        async with serving(ServeConfig()) as server:
+            client = await server.connect()
+            await client.send(CHUNKED.removesuffix(b"0\r\n"))
+            for _ in range(300):
+                await client.send(b"1;" + b"e" * 200 + b"\r\n")
+                await asyncio.sleep(0)
+                await client.send(b"x\r\n")
+            await client.send(b"0\r\nx-sum: 1\r\n")
+            await asyncio.sleep(0)
+            await client.send(b"x-more: 2\r\n\r\n")
+            assert (await client.answer())[::2] == (200, b"302")
+            await client.send(POST % 2 + b"{}")
+            assert (await client.answer())[::2] == (200, b"2")
+
+    on_uvicorns_loop(test)
+
+
 def test_a_body_that_does_not_end_in_time_is_told_so() -> None:
     async def test() -> None:
         async with serving(QUICK) as server:
@@ -327,6 +372,19 @@ def test_a_wish_for_another_protocol_is_passed_over_and_the_body_is_not_lost(siz
             assert (await client.answer())[::2] == (200, b"2")
             await client.send(POST % 2 + b"{}")
             assert (await client.answer())[::2] == (200, b"2")
+
+    on_uvicorns_loop(test)
+
+
+def test_many_such_wishes_at_once_are_all_passed_over() -> None:
+    wish = b"POST /predict HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\n{}"
+
+    async def test() -> None:
+        async with serving(ServeConfig()) as server:
+            client = await server.connect()
+            await client.send(wish * 700)
+            for _ in range(700):
+                assert (await client.answer())[::2] == (200, b"2")
 
     on_uvicorns_loop(test)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +45,24 @@ def explainer(endless: Endless, **settings: Any) -> Explainer:
     return Explainer(endless, LABELS, ServeConfig(**settings))
 
 
+async def explained(ours: Explainer, *asked: tuple[str, str], seconds: float = 60) -> Any:
+    with ours.place():
+        return await ours.explain(asked, seconds)
+
+
 def test_one_is_explained_at_a_time_few_wait_and_more_are_refused_at_once() -> None:
     async def story() -> None:
         endless = Endless()
         ours = explainer(endless)
-        tasks = [asyncio.ensure_future(ours.explain([("K" * n, "")])) for n in range(1, MAX_WAITING + 2)]
+        tasks = [asyncio.ensure_future(explained(ours, ("K" * n, ""))) for n in range(1, MAX_WAITING + 2)]
         await asyncio.to_thread(endless.begun.acquire)
         with pytest.raises(Overloaded, match="5 requests for explanations are in the house") as refused:
-            await ours.explain([("S", "")])
+            await explained(ours, ("S", ""))
         assert refused.value.retry_after_seconds >= 1
         assert endless.asked == [("K", "")]
         endless.go.set()
         assert await asyncio.gather(*tasks) == [["K" * n] for n in range(1, MAX_WAITING + 2)]
-        assert await ours.explain([("S", "Nucleus"), ("L", "")]) == ["S", "L"]
+        assert await explained(ours, ("S", "Nucleus"), ("L", "")) == ["S", "L"]
         assert endless.asked[-2:] == [("S", "Nucleus"), ("L", "")]
         ours.close()
 
@@ -67,10 +73,10 @@ def test_after_the_deadline_the_work_ends() -> None:
     async def story() -> None:
         endless = Endless()
         ours = explainer(endless, request_seconds=0.05)
-        with pytest.raises(TooLate, match=r"not explained within 0\.05 s"):
-            await ours.explain([("K", ""), ("S", "")])
+        with pytest.raises(TooLate, match=r"not answered and explained within 0\.05 s: ask again"):
+            await explained(ours, ("K", ""), ("S", ""), seconds=0.05)
         endless.go.set()
-        assert await ours.explain([("LL", "")]) == ["LL"]
+        assert await explained(ours, ("LL", "")) == ["LL"]
         assert endless.asked == [("K", ""), ("LL", "")]
         ours.close()
 
@@ -81,7 +87,7 @@ def test_what_a_client_asked_who_went_away_while_waiting_is_never_begun() -> Non
     async def story() -> None:
         endless = Endless()
         ours = explainer(endless)
-        tasks = [asyncio.ensure_future(ours.explain([(sequence, "")])) for sequence in ("K", "S", "L")]
+        tasks = [asyncio.ensure_future(explained(ours, (sequence, ""))) for sequence in ("K", "S", "L")]
         await asyncio.to_thread(endless.begun.acquire)
         tasks[1].cancel()
         await asyncio.wait([tasks[1]])
@@ -97,12 +103,12 @@ def test_when_the_client_goes_away_the_work_ends() -> None:
     async def story() -> None:
         endless = Endless()
         ours = explainer(endless)
-        task = asyncio.ensure_future(ours.explain([("K", "")]))
+        task = asyncio.ensure_future(explained(ours, ("K", "")))
         await asyncio.to_thread(endless.begun.acquire)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        following = asyncio.ensure_future(ours.explain([("S", "")]))
+        following = asyncio.ensure_future(explained(ours, ("S", "")))
         await asyncio.to_thread(endless.begun.acquire)  # the one thread is free again
         assert endless.ended == ["K"]
         ours.close()
@@ -110,6 +116,45 @@ def test_when_the_client_goes_away_the_work_ends() -> None:
             await following
 
     asyncio.run(story())
+
+
+def test_where_no_place_is_left_the_model_is_not_even_asked() -> None:
+    async def story() -> None:
+        endless, predictor = Endless(), LettersPredictor()
+        model = LocationPredictor(predictor, ServeConfig(), "7", attribute=endless)
+        model.load()
+        tasks = [
+            asyncio.ensure_future(model.explain({"instances": ["K" * n]})) for n in range(1, MAX_WAITING + 2)
+        ]
+        await asyncio.to_thread(endless.begun.acquire)
+        predictor.asked.clear()
+        with pytest.raises(Overloaded, match="5 requests for explanations are in the house"):
+            await model.explain({"instances": ["SSS"]})
+        assert predictor.asked == []
+        await model.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(story())
+
+
+def test_an_explanation_has_what_the_answer_left_of_the_deadline() -> None:
+    class Slow(LettersPredictor):
+        def predict(self, sequences: Sequence[str]) -> list[Any]:
+            time.sleep(0.2)
+            return super().predict(sequences)
+
+    class GivenUp(Explainer):
+        async def explain(self, asked: Sequence[tuple[str, str]], seconds: float) -> Any:
+            left.append(seconds)
+            raise TooLate("enough is known")
+
+    left: list[float] = []
+    config = ServeConfig(request_seconds=30)
+    model = LocationPredictor(Slow(), config, "7", attribute=Endless())
+    model._explainer = GivenUp(Endless(), LABELS, config)
+    with pytest.raises(TooLate):
+        asyncio.run(model.explain({"instances": ["KKK"]}))
+    assert 10 < left[0] <= 29.8
 
 
 def test_answers_do_not_wait_for_an_explanation() -> None:

@@ -10,25 +10,29 @@ from typing import Any
 
 import grpc
 import pytest
-from letters import LettersPredictor
+from letters import HeldPredictor, LettersPredictor
 
 from prottune.errors import ConfigError
-from prottune.serving.batcher import Overloaded, TooLate
+from prottune.serving.answers import NoNumber
+from prottune.serving.batcher import Overloaded, TooLate, TooMuch
 from prottune.serving.grpc_server import start_grpc
 from prottune.serving.predictor import LocationPredictor
 from prottune.serving.sdk import messages
 from prottune.serving.settings import ServeConfig
+from prottune.serving.strict_json import MAX_PARTS
 
 SERVICE = "/inference.GRPCInferenceService/"
 TOKEN = "a-token-of-thirty-two-letters-00"
 Call = Callable[..., Awaitable[Any]]
 
 
-def letters(**settings: Any) -> tuple[LocationPredictor, ServeConfig]:
+def letters(
+    predictor: LettersPredictor | None = None, **settings: Any
+) -> tuple[LocationPredictor, ServeConfig]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config = ServeConfig(grpc=True, grpc_port=port, **settings)
-    model = LocationPredictor(LettersPredictor(), config, "7")
+    model = LocationPredictor(predictor or LettersPredictor(), config, "7")
     model.load()
     return model, config
 
@@ -96,6 +100,8 @@ def status_of(model: LocationPredictor, config: ServeConfig, *call_: Any, **meta
     [
         (Overloaded("3 wait", 2), grpc.StatusCode.RESOURCE_EXHAUSTED, "3 wait; try again in 2 s"),
         (TooLate("not answered within 60 s"), grpc.StatusCode.UNAVAILABLE, "not answered within 60 s"),
+        (TooMuch("60 s are not enough"), grpc.StatusCode.RESOURCE_EXHAUSTED, "60 s are not enough"),
+        (NoNumber("sequence 0: no number"), grpc.StatusCode.INTERNAL, "sequence 0: no number"),
         (RuntimeError("MKT"), grpc.StatusCode.INTERNAL, "RuntimeError inside the server; its log says more"),
     ],
 )
@@ -107,6 +113,53 @@ def test_what_the_model_cannot_answer_has_its_status(error: Exception, status: A
 
     model.predict = fail  # type: ignore[method-assign]
     assert status_of(model, config, "ModelInfer", question(b"MKT")) == (status, words)
+
+
+def test_a_message_is_as_long_as_a_body_over_http_and_no_longer() -> None:
+    for length, status in ((998_000, "INVALID_ARGUMENT"), (1_000_001, "RESOURCE_EXHAUSTED")):
+        code, _ = status_of(*letters(max_body_megabytes=1), "ModelInfer", question(b"K" * length))
+        assert code.name == status  # what is let through is longer than a protein may be
+
+
+def test_so_many_calls_at_a_time_as_their_longest_messages_fit_into_the_memory() -> None:
+    held = HeldPredictor()
+    model, config = letters(held, max_body_megabytes=1, max_bodies_megabytes=2)
+
+    async def ask(call: Call) -> Any:
+        tasks = [asyncio.ensure_future(call("ModelInfer", question(b"K"))) for _ in range(2)]
+        await held.begun()
+        while len(model._batcher._line._asked) < 2:
+            await asyncio.sleep(0.01)
+        with pytest.raises(grpc.RpcError) as caught:
+            await call("ModelInfer", question(b"K"))
+        held.let_go(2)
+        answers = await asyncio.gather(*tasks)
+        return caught.value.code().name, len(answers)
+
+    assert asked(model, config, ask) == ("RESOURCE_EXHAUSTED", 2)
+
+
+def many(kind: str) -> Any:
+    message = question(b"K")
+    tensor, number = message.inputs[0], MAX_PARTS + 1
+    if kind == "elements":
+        tensor.contents.bytes_contents.extend([b""] * number)
+    elif kind == "dimensions":
+        tensor.shape.extend([1] * number)
+    elif kind == "raw elements":
+        tensor.ClearField("contents")
+        message.raw_input_contents.append(bytes(4 * number))
+    elif kind == "raw contents":
+        message.raw_input_contents.extend([b""] * number)
+    else:
+        message.outputs.extend([messages.ModelInferRequest.InferRequestedOutputTensor()] * number)
+    return message
+
+
+@pytest.mark.parametrize("kind", ["elements", "dimensions", "raw elements", "raw contents", "outputs"])
+def test_a_message_of_very_many_parts_is_refused_before_they_are_looked_at(kind: str) -> None:
+    code, words = status_of(*letters(), "ModelInfer", many(kind))
+    assert (code.name, f"expected at most {MAX_PARTS} " in words) == ("INVALID_ARGUMENT", True)
 
 
 def test_a_server_that_is_about_to_end_is_not_ready_and_still_answers() -> None:

@@ -12,17 +12,20 @@ from letters import HeldPredictor, LettersPredictor, golden_entry
 
 from prottune.serving import health
 from prottune.serving.predictor import LocationPredictor
+from prottune.serving.sdk import ModelNotReady
 from prottune.serving.settings import ServeConfig
 
 
 class Wavering(LettersPredictor):
-    """Answers as asked by the test: rightly, wrongly, or not at all."""
+    """Answers as asked by the test: rightly, wrongly, or not at all; and at once, or slowly."""
 
     mood = "right"
+    seconds_per_residue = 0.0
 
     def predict(self, sequences: Sequence[str]) -> list[Any]:
         if self.mood == "broken":
             raise ZeroDivisionError("broken")
+        time.sleep(self.seconds_per_residue * sum(map(len, sequences)))
         answers = super().predict(sequences)
         if self.mood in ("wrong", "nan"):
             for answer in answers:
@@ -72,6 +75,78 @@ def test_a_model_that_answers_wrongly_or_fails_is_not_healthy_until_it_answers_r
     assert asyncio.run(model.healthy()) is False
     predictor.mood = "right"
     assert asyncio.run(model.healthy()) is True
+
+
+def test_a_model_that_is_known_to_answer_wrongly_answers_nobody_until_it_answers_rightly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def location() -> str:
+        answer = await model.predict({"instances": ["KKKK"]})
+        return str(answer["predictions"][0]["location"])
+
+    async def story() -> None:
+        assert await model.healthy() is True
+        predictor.mood = "wrong"
+        assert await location() == "Nucleus"  # nobody knows yet
+        monkeypatch.setattr(health, "FRESH_SECONDS", 0.0)
+        assert await model.healthy() is False
+        for body in ({"instances": ["KKKK"]}, {"instances": ["LL"]}):
+            with pytest.raises(ModelNotReady, match="It gives a wrong answer to a protein"):
+                await model.predict(body)
+        with pytest.raises(ModelNotReady):
+            await model.explain({"instances": ["KKKK"]})
+        predictor.mood = "right"  # and no probe asks
+        assert await location() == "Nucleus"
+
+    predictor = Wavering()
+    model = LocationPredictor(predictor, ServeConfig(), "7", attribute=lambda *_: pytest.fail("explained"))
+    model.load()
+    model.check([golden_entry("SSLKKK"), golden_entry("KKL")])
+    asyncio.run(story())
+
+
+def test_a_model_whose_check_failed_otherwise_is_still_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next request may be answered, and if not, hears why."""
+    monkeypatch.setattr(health, "FRESH_SECONDS", 0.0)
+    predictor = Wavering()
+    model = checked(predictor)
+    predictor.mood = "broken"
+    assert asyncio.run(model.healthy()) is False
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(model.predict({"instances": ["KKKK"]}))
+
+
+def test_the_first_batch_is_expected_to_take_as_long_as_the_check_at_the_start_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health, "PATIENCE_SECONDS", 0.05)
+
+    async def story() -> None:
+        predictor = Wavering()
+        predictor.seconds_per_residue = 0.002
+        model = checked(predictor)
+        asking = asyncio.ensure_future(model.predict({"instances": ["S" * 250]}))
+        await asyncio.sleep(0.1)
+        assert await model.healthy() is True  # 0.15 s into a batch of 0.5 s
+        assert not asking.done()
+        await asking
+
+    asyncio.run(story())
+
+
+def test_nobody_is_refused_by_the_speed_of_the_check_at_the_start() -> None:
+    """A GPU's first batch is slow."""
+
+    async def story() -> None:
+        predictor = Wavering()
+        predictor.seconds_per_residue = 0.01
+        model = checked(predictor, queue_seconds=0.001)
+        predictor.seconds_per_residue = 0.0
+        bodies = [{"instances": ["S" * 1000 + "K" * n]} for n in range(5)]
+        answers = await asyncio.gather(*(model.predict(body) for body in bodies))
+        assert len(answers) == 5
+
+    asyncio.run(story())
 
 
 def test_a_model_that_hangs_is_not_healthy_and_no_probe_waits_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 from letters import LettersPredictor, golden_entry
 
 from prottune.errors import ArtifactError
+from prottune.serving.answers import NoNumber
 from prottune.serving.predictor import LocationPredictor
 from prottune.serving.sdk import InferInput, InferRequest, InvalidInput
 from prottune.serving.settings import ServeConfig
@@ -146,6 +147,38 @@ def test_the_membrane_too_must_be_the_golden_one(telling: LocationPredictor) -> 
             telling.check([golden | wrong])
     with pytest.raises(ArtifactError, match="GOLDEN1: a probability differs by nan"):
         telling.check([golden_entry("KKKL")])
+
+
+class Numberless(LettersPredictor):
+    """Loses its numbers over a W."""
+
+    def __init__(self, field: str, number: float) -> None:
+        super().__init__(tells_membrane=True)
+        self.field, self.number = field, number
+
+    def predict(self, sequences: Any) -> Any:
+        answers = super().predict(sequences)
+        for answer in answers:
+            if answer.unlike_training:
+                setattr(answer, self.field, getattr(answer, self.field) * self.number)
+        return answers
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("field", ["probabilities", "membrane"])
+def test_an_answer_that_is_no_number_is_not_passed_on(
+    field: str, number: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = LocationPredictor(Numberless(field, number), ServeConfig(), "7")
+    assert asyncio.run(model.predict({"instances": ["KKKL"]}))["predictions"][0]["membrane"] == 0.25
+    v2 = InferRequest("prottune", [InferInput("sequence", [2], "BYTES", ["KKKL", "WLL"])])
+    for body in ({"instances": ["KKKL", "WLL"]}, v2):
+        with pytest.raises(
+            NoNumber, match=r"^sequence 1 \(counted from 0\): the model answered with what is no"
+        ):
+            asyncio.run(model.predict(body))
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
+    assert "WLL" not in caplog.text
 
 
 def test_before_the_golden_check_a_model_is_not_ready(model: LocationPredictor) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from prottune.serving.questions import Question, questions_of_v1, questions_of_v2
 from prottune.serving.sdk import InferInput, InferRequest, InvalidInput
 from prottune.serving.settings import ServeConfig
+from prottune.serving.strict_json import MAX_PARTS, read_json
 
 CONFIG = ServeConfig(max_sequences=3, max_residues=10)
 
@@ -125,6 +129,56 @@ def test_v1_refuses_by_field_and_position(body: Any, words: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         questions_of_v1(body, CONFIG)
     assert re.search(words, str(caught.value)), str(caught.value)
+
+
+UNITS = [b"NaN,", b"1e999,", b"[],", b'{"a":1,"a":1},', b'"",', b'""', b"{", b'"[",', rb'"\\",']
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=bytes.decode)
+def test_a_body_of_millions_of_parts_is_refused_in_no_time_and_little_memory(unit: bytes) -> None:
+    body = b'{"instances":[' + unit * (8_000_000 // len(unit)) + b"1]}"
+    began = time.thread_time()
+    with pytest.raises(InvalidInput):
+        read_json(body)
+    assert time.thread_time() - began < 1  # seconds of a shared processor; NaN took ten and more
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInput) as caught:
+            read_json(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 40_000_000  # the text itself is 8 MB
+    assert unit == b'""' or str(caught.value).startswith(f"body: expected at most {MAX_PARTS} texts, commas")
+
+
+@pytest.mark.parametrize("unit", [b"NaN,", b"1e999,", b'{"a":1,"a":1},'], ids=bytes.decode)
+def test_of_as_many_faults_as_may_be_the_first_is_told_and_soon(unit: bytes) -> None:
+    parts = unit.count(b",") + unit.count(b"{")
+    body = b'{"instances":[1,' + unit * ((MAX_PARTS - 10) // parts) + b"1]}"
+    began = time.thread_time()
+    with pytest.raises(InvalidInput, match=r"^instances\[1\]: "):
+        read_json(body)
+    assert time.thread_time() - began < 1
+
+
+def test_deep_lists_of_many_faults_take_little_memory() -> None:
+    body = b"[" * 500 + b"1," * 50_000 + b"NaN" + b"]" * 500
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInput, match=r"^(\[0\]){499}\[50000\]: NaN is no JSON"):
+            read_json(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def test_commas_and_brackets_inside_texts_are_not_counted() -> None:
+    text = '>P1 one, [two], {three}, \\ "four"\nMKT\n'
+    texts = [text + ",[{\\" * 1000] * 256
+    assert sum(map(json.dumps(texts).count, ",[{")) > MAX_PARTS
+    assert read_json(json.dumps({"instances": texts})) == {"instances": texts}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ from letters import LettersPredictor
 from starlette.applications import Starlette
 
 from prottune.errors import ConfigError
-from prottune.serving.batcher import Overloaded, TooLate
+from prottune.serving.answers import NoNumber
+from prottune.serving.batcher import Overloaded, TooLate, TooMuch
 from prottune.serving.predictor import LocationPredictor
 from prottune.serving.routes import application
-from prottune.serving.server import serve
+from prottune.serving.server import _allow_connections, serve
 from prottune.serving.settings import ServeConfig
 
 CONFIG = ServeConfig(max_sequences=4, max_residues=100, page=False)
@@ -365,6 +368,22 @@ def test_a_request_that_cannot_be_answered_now_hears_when_to_come_again(
     assert (reply.status_code, reply.headers["retry-after"], reply.json()) == said
 
 
+@pytest.mark.parametrize("verb", ["predict", "explain"])
+@pytest.mark.parametrize(
+    ("error", "status"), [(TooMuch("60 s are not enough"), 413), (NoNumber("sequence 0: no number"), 500)]
+)
+def test_a_request_that_can_never_be_answered_does_not_hear_that_it_may_come_again(
+    model: LocationPredictor, verb: str, error: Exception, status: int
+) -> None:
+    async def fail(*_: Any) -> Any:
+        raise error
+
+    setattr(model, verb, fail)
+    reply = ask(application(model, CONFIG), "POST", f"/v1/models/prottune:{verb}", json={"instances": ["M"]})
+    assert (reply.status_code, reply.json()) == (status, {"error": str(error)})
+    assert "retry-after" not in reply.headers
+
+
 def test_explanations_get_the_body_and_send_no_header_of_the_caller_back(model: LocationPredictor) -> None:
     async def explain(body: bytes, headers: dict[str, str]) -> Any:
         return {"explanations": json.loads(body)["instances"], "model_version": "7"}
@@ -397,6 +416,39 @@ def test_what_is_switched_off_is_no_route(model: LocationPredictor) -> None:
 def test_metrics_are_served(app: Starlette) -> None:
     ask(app, "POST", PREDICT, json={"instances": ["KKK"]})
     assert "request_predict_seconds" in ask(app, "GET", "/metrics").text
+
+
+@pytest.fixture
+def few_files() -> Iterator[tuple[int, int]]:
+    """A limit on open files that is lower than a server's; yields it, and the highest."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, before[1]))
+    yield 200, before[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("is_endless", [False, True], ids=["as here", "as on macOS"])
+def test_as_many_files_are_allowed_as_the_connections_need(
+    few_files: tuple[int, int], is_endless: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed, most = few_files
+    set_limit = resource.setrlimit
+    if is_endless:
+        said = (allowed, resource.RLIM_INFINITY)
+        monkeypatch.setattr(resource, "getrlimit", lambda _: said)
+        monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: set_limit(kind, (limits[0], most)))
+    _allow_connections(ServeConfig(max_connections=300))
+    monkeypatch.undo()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (428, most)
+
+
+@pytest.mark.usefixtures("few_files")
+def test_more_connections_than_the_system_has_files_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (200, 500))
+    with pytest.raises(ConfigError, match="expected 628 open files, the system allows 500; choose fewer"):
+        _allow_connections(ServeConfig(max_connections=500))
+    monkeypatch.undo()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 200
 
 
 def test_a_port_in_use_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from prottune.prediction.tables import said_of
 _BEGUN_FILE = "begun.json"
 _SUFFIX = ".partial"
 _NEW = ".new"
+_SEQUENCES = b"sequences"
 _WINDOW_NAME = re.compile(r"(\d{6,})-[0-9a-f]{16}\.parquet")
 
 
@@ -36,6 +37,8 @@ class KeptWindows:
 
     def __init__(self, folder: Path, output: Path, *, for_later: bool) -> None:
         self.folder, self.for_later = folder, for_later
+        self.is_joined = False
+        """Whether the table is there, made of these."""
         self.scratch = folder / f"table{output.suffix}"
         """Where the whole table is written before it takes its name."""
         self._kept = {
@@ -53,18 +56,34 @@ class KeptWindows:
         """How many proteins are answered."""
         return sum(pa.parquet.read_metadata(path).num_rows for path in self._kept.values())
 
-    def keep(self, number: int, rows: pa.Table) -> None:
+    def keep(self, number: int, rows: pa.Table, sequences: Sequence[str]) -> None:
         """Write the rows of one window; they are there whole or not at all, also after a power cut.
+
+        With them goes a hash of the sequences that they answer.
 
         Raises: StorageError if the disk refuses.
         """
         sink = pa.BufferOutputStream()
+        rows = rows.replace_schema_metadata({_SEQUENCES: _hash_of(sequences)})
         pa.parquet.write_table(rows, sink, compression="zstd")
         data = sink.getvalue().to_pybytes()
         path = self.folder / f"{number:06d}-{_short_hash(data)}.parquet"
         with said_of(path):
             _write_whole(path, data)
         self._kept[number] = path
+
+    def check(self, number: int, accessions: Sequence[str], sequences: Sequence[str]) -> None:
+        """A window that is kept must answer these very proteins: the file may have changed while it was read,
+        and have been put back.
+
+        Raises: ArtifactError.
+        """
+        rows = self.read(number)
+        asked = (rows.schema.metadata or {}).get(_SEQUENCES)
+        if asked != _hash_of(sequences) or rows["accession"].to_pylist() != list(accessions):
+            raise ArtifactError(
+                f"{self.folder}: holds other proteins than the source; begin anew with --restart"
+            )
 
     def read(self, number: int) -> pa.Table:
         """The rows of one window that is kept.
@@ -106,7 +125,7 @@ def kept_windows(
             yield kept
         finally:
             kept.scratch.unlink(missing_ok=True)
-            if output.exists() or not len(kept) or not for_later:
+            if kept.is_joined or not len(kept) or not for_later:
                 _empty(folder)
                 folder.rmdir()
     finally:
@@ -170,6 +189,10 @@ def _write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+
+
+def _hash_of(sequences: Sequence[str]) -> bytes:
+    return hashlib.sha256("\n".join(sequences).encode()).hexdigest().encode()
 
 
 def _short_hash(data: bytes) -> str:

@@ -66,7 +66,7 @@ class Source:
         """Look through the whole file.
 
         Raises: DataError with `name:line` for what is outside the grammar and, under on_bad=refuse, for the
-            first character that is no residue; DataError for a damaged gzip file.
+            first character that is no residue; DataError for a damaged gzip file, and if no protein is left.
         """
         counts: Counter[str] = Counter()
         num_residues = 0
@@ -75,6 +75,8 @@ class Source:
                 counts["proteins"] += 1
                 num_residues += len(question.sequence)
             digest = sha256()
+        if not counts["proteins"]:
+            raise DataError(f"{self._name}: none of its {counts['skipped']:,} proteins can be answered")
         return Survey(
             num_proteins=counts["proteins"],
             num_residues=num_residues,

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from prottune.artifacts import Manifest, new_folder, read_manifest
-from prottune.errors import ArtifactError, ConfigError, DataError
+from prottune.errors import ArtifactError, ConfigError
 from prottune.prediction.page import SUMMARY_FILE, write_pages
 from prottune.prediction.reading import Question, opened
 from prottune.prediction.settings import MergeConfig, PredictConfig, SplitConfig
@@ -75,8 +75,6 @@ def split(source: str, shards: Path, config: SplitConfig) -> SplitReport:
     """
     with opened(source, config) as file, new_folder(shards, "split", config, {"source": source}) as draft:
         survey = file.survey()
-        if not survey.num_proteins:
-            raise DataError(f"{source}: none of its {survey.num_skipped:,} proteins can be answered")
         questions = file.questions(survey)
         entries = _write_shards(draft.path, questions, config.num_shards, survey.num_residues)
         draft.inputs["source_sha256"] = survey.sha256

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from prottune import __version__
 from prottune.artifacts import MANIFEST_FILE, Manifest
-from prottune.errors import ArtifactError, StorageError
+from prottune.errors import ArtifactError, ConfigError, StorageError
 from prottune.prediction.keeping import KeptWindows, kept_windows
 from prottune.prediction.reading import Question, Survey, opened, windows
 from prottune.prediction.settings import PredictConfig
@@ -120,17 +120,17 @@ def _predict(
     begun = time.monotonic()
     with opened(source, config) as file:
         survey = file.survey()
+        predictor = load()
         answers_to = {
             "model": digest,
             "source": survey.sha256,
             "on_bad": config.on_bad,
             "window": str(config.window),
-            "precision": config.precision,
+            "precision": "fp32" if predictor.is_fp32 else "bf16",  # which auto does not say
             "version of prottune": __version__,
         }
         windows_of = kept_windows(output, answers_to, restart=restart, for_later=bool(digest))
         with windows_of as kept, _way_on_told(kept):
-            predictor = load()
             schema = table_schema(predictor.labels)
             pieces = windows(file.questions(survey), config.window)
             num_resumed = _answer_all(predictor, pieces, survey, kept, schema)
@@ -160,24 +160,16 @@ def _answer_all(
     num_resumed = 0
     with _progress(survey) as progress:
         for number, window in enumerate(pieces):
+            accessions = [question.accession for question in window]
+            sequences = [question.sequence for question in window]
             if number in kept:
-                _check_kept(kept.read(number), window, kept)
+                kept.check(number, accessions, sequences)
                 num_resumed += len(window)
             else:
-                answers = predictor.predict([question.sequence for question in window])
-                kept.keep(number, rows_of(schema, [question.accession for question in window], answers))
+                answers = predictor.predict(sequences)
+                kept.keep(number, rows_of(schema, accessions, answers), sequences)
             progress(window)
     return num_resumed
-
-
-def _check_kept(rows: pa.Table, window: Sequence[Question], kept: KeptWindows) -> None:
-    """A window that is kept must hold these very proteins.
-
-    Raises: ArtifactError.
-    """
-    found = list(zip(rows["accession"].to_pylist(), rows["num_residues"].to_pylist(), strict=True))
-    if found != [(question.accession, len(question.sequence)) for question in window]:
-        raise ArtifactError(f"{kept.folder}: holds other proteins than the source; begin anew with --restart")
 
 
 def _join(kept: KeptWindows, output: Path, schema: pa.Schema) -> Totals:
@@ -189,16 +181,18 @@ def _join(kept: KeptWindows, output: Path, schema: pa.Schema) -> Totals:
             totals.add(rows)
             yield rows
 
+    check_output(output)  # before the work; something may have come there meanwhile
     write_table(output, kept.scratch, schema, pieces())
+    kept.is_joined = True
     return totals
 
 
 @contextmanager
 def _way_on_told(kept: KeptWindows) -> Iterator[None]:
-    """Who is interrupted, or meets a full disk, hears that nothing answered so far is lost."""
+    """Who is interrupted, or finds the disk full or the place taken, hears that nothing answered is lost."""
     try:
         yield
-    except (KeyboardInterrupt, StorageError) as stopped:
+    except (KeyboardInterrupt, StorageError, ConfigError) as stopped:
         if not kept.for_later or not len(kept):
             raise
         reason = str(stopped) or "interrupted"

@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from prottune.errors import ConfigError, StorageError
+from prottune.errors import ArtifactError, ConfigError, StorageError
 from prottune.prediction.settings import TABLE_KINDS
 from prottune.records import slug
 
@@ -78,12 +78,25 @@ def table_schema(labels: Sequence[str]) -> pa.Schema:
 
 
 def rows_of(schema: pa.Schema, accessions: Sequence[str], answers: Sequence[Prediction]) -> pa.Table:
-    """The rows of a few proteins, in the order given."""
+    """The rows of a few proteins, in the order given.
+
+    Raises: ArtifactError for an answer that holds NaN or an infinite number, which says nothing.
+    """
+    probabilities_BC = np.stack([answer.probabilities for answer in answers]).astype(np.float32)
+    membrane_B = [answer.membrane for answer in answers]
+    is_number_B = np.isfinite(probabilities_BC).all(axis=1) & np.isfinite(
+        [value or 0.0 for value in membrane_B]
+    )
+    if not is_number_B.all():
+        raise ArtifactError(
+            f"{accessions[int(is_number_B.argmin())]}: the model answered with what is no finite number, "
+            f"as for {(~is_number_B).sum():,} of {len(answers):,} proteins here; such answers make no table"
+        )
     fixed = schema.names[1 : schema.get_field_index("num_residues") + 1]
     columns: list[Any] = [list(accessions)]
     columns += [[getattr(answer, name) for answer in answers] for name in fixed]
-    columns += list(np.stack([answer.probabilities for answer in answers]).astype(np.float32).T.copy())
-    columns.append([answer.membrane for answer in answers])
+    columns += list(probabilities_BC.T.copy())
+    columns.append(membrane_B)
     arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schema)
 
@@ -104,7 +117,7 @@ def write_table(output: Path, scratch: Path, schema: pa.Schema, pieces: Iterable
 
     `scratch` is the file, on the same disk, that it is until then. Equal pieces give equal bytes.
 
-    Raises: StorageError if its place refuses or is full.
+    Raises: StorageError if its place refuses or is full; ConfigError if something came there meanwhile.
     """
     with said_of(output):
         with scratch.open("wb") as stream:
@@ -113,6 +126,7 @@ def write_table(output: Path, scratch: Path, schema: pa.Schema, pieces: Iterable
                     writer.write_table(piece)
             stream.flush()
             os.fsync(stream.fileno())
+        check_output(output)
         os.replace(scratch, output)
 
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from prottune.errors import ArtifactError
 from prottune.serving.questions import INPUT_NAME, Question
 from prottune.serving.sdk import InferOutput, InferRequest, InferResponse
 from prottune.serving.settings import MODEL_NAME
@@ -15,6 +16,10 @@ from prottune.serving.settings import MODEL_NAME
 if TYPE_CHECKING:
     from prottune.model.attribution import Attribution
     from prottune.model.inference import Prediction
+
+
+class NoNumber(ArtifactError):  # noqa: N818
+    """The model answered with NaN or an infinite number, which says nothing about a protein."""
 
 
 class Phrasing:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from prottune.errors import ServiceError
 from prottune.serving import metrics
 from prottune.serving.settings import ServeConfig
-from prottune.serving.waiting import Asked, Line, Work
+from prottune.serving.waiting import Asked, Line, Work, num_tokens
 
 if TYPE_CHECKING:
     from prottune.model.inference import Prediction
@@ -52,6 +52,10 @@ class TooLate(ServiceError):  # noqa: N818
     """A request's deadline passed; what was not begun of it is not computed."""
 
     retry_after_seconds = 1
+
+
+class TooMuch(ServiceError):  # noqa: N818
+    """A request that takes longer than its deadline even if nobody else asks; to ask again cannot help."""
 
 
 class Speed:
@@ -97,6 +101,9 @@ class Batcher:
         self._ended.set_running_or_notify_cancel()
         self.speed = Speed(tokens_per_batch)
         """By which requests are admitted or refused."""
+        self.speed_at_start = Speed(tokens_per_batch)
+        """Stands in for it where a model is judged that has answered nobody yet. Nobody is refused by it: a
+        GPU's first batch is slower than those that follow."""
         self.answered_at = -math.inf
         """When the model last answered a batch, by `time.monotonic`."""
 
@@ -108,7 +115,8 @@ class Batcher:
         else, whatever the load; for the check whether the model answers at all.
 
         Raises: Overloaded at once if by the speed seen so far the model would be reached too late; TooLate
-            when the deadline has passed; what the model raises for a batch, in the requests of that batch.
+            when the deadline has passed, TooMuch if by that speed it always would; what the model raises for
+            a batch, in the requests of that batch.
         """
         if not sequences:
             return []
@@ -120,10 +128,7 @@ class Batcher:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            metrics.REFUSED.labels("too_late").inc()
-            raise TooLate(
-                f"not answered within {self._config.request_seconds:g} s: send fewer or shorter sequences"
-            ) from None
+            raise self._late(sequences) from None
         finally:
             with self._changed:
                 self._line.leave(asked)
@@ -144,8 +149,20 @@ class Batcher:
             if self._running is None:
                 return False
             tokens, since = self._running
-            expected = _SLACK * self.speed.seconds(tokens)
+            expected = _SLACK * (self.speed.seconds(tokens) or self.speed_at_start.seconds(tokens))
             return time.monotonic() - since > patience_seconds + expected
+
+    def _late(self, sequences: Sequence[str]) -> ServiceError:
+        limit = self._config.request_seconds
+        own = self.speed.seconds(sum(map(num_tokens, set(sequences))))
+        if own > limit:
+            metrics.REFUSED.labels("too_much").inc()
+            return TooMuch(
+                f"not answered within {limit:g} s, and these sequences alone take about {own:.0f} s: "
+                "send fewer or shorter ones"
+            )
+        metrics.REFUSED.labels("too_late").inc()
+        return TooLate(f"not answered within {limit:g} s: ask again, or send fewer or shorter sequences")
 
     def _join(self, sequences: Sequence[str], first: bool) -> Asked:
         with self._changed:

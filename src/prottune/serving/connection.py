@@ -34,7 +34,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # so that we are told when an answer is not taken at once
-        self._has_begun = self._in_head = self._is_refused = False
+        self._has_begun = self._in_head = self._in_body = self._is_refused = False
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -52,17 +52,18 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """As uvicorn's own, which warns of bad requests in the log and answers some without their body."""
         self._unset_keepalive_if_required()
-        head_goes_on = self._in_head
+        goes_on, self._got_on = self._in_head or self._in_body, False
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._pass_over_upgrade(data[upgrade.args[0] :])
+            rest = data
+            while rest:
+                rest = self._fed(rest)
         except httptools.HttpParserError:
             self._refuse(400, "not_http", "the bytes that came are no HTTP/1.1 request")
-        if head_goes_on and self._in_head:
+        if goes_on and not self._got_on:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(431, "head_size", f"head: expected at most {MAX_HEAD_BYTES} bytes")
+                where = "head" if self._in_head else "trailers"
+                self._refuse(431, "head_size", f"{where}: expected at most {MAX_HEAD_BYTES} bytes")
         is_idle = not self._is_answering() and self.timeout_keep_alive_task is None
         if self._head_timer is None and (self._in_head or is_idle):
             self._expect_head()
@@ -70,16 +71,29 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._has_begun = self._in_head = True
-        self._head_bytes = 0
+        self._gets_on()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Of the head. Headers behind a chunked body (trailers) are nobody's, and uvicorn would keep them."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return  # data_received asks again
         self._head_is_whole()
+        self._in_body = True
+        self._gets_on()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._gets_on()
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
+            self._in_body = False
+            self._gets_on()
             super().on_message_complete()
 
     def shutdown(self) -> None:
@@ -105,16 +119,29 @@ class Connection(HttpToolsProtocol):
             self._write_timer.cancel()
             self._write_timer = None
 
-    def _pass_over_upgrade(self, rest: bytes) -> None:
+    def _gets_on(self) -> None:
+        """A part of the request is whole; what comes from here on is counted anew, until the next one is."""
+        self._got_on = True
+        self._head_bytes = 0
+
+    def _fed(self, data: bytes) -> bytes:
+        """Let the parser read; returns what it shall read next."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            return self._without_upgrade(data[upgrade.args[0] :])
+        return b""
+
+    def _without_upgrade(self, rest: bytes) -> bytes:
         """A server may pass over the wish for another protocol, as Java's client sends it with every first
         request, but the parser then leaves out the body. So it is asked again, without the wish."""
         headers = [header for header in self.headers if header[0] != b"upgrade"]
         if len(headers) == len(self.headers):  # CONNECT
             self._refuse(400, "not_http", "this is no proxy")
-            return
+            return b""
         head = b"%s %s HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
         self.parser = httptools.HttpRequestParser(self)
-        self.data_received(head + b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + rest)
+        return head + b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + rest
 
     def _give_up_writing(self) -> None:
         count_refusal("answer_time")

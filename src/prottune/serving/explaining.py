@@ -13,8 +13,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,11 +89,11 @@ class Explainer:
                     f"got {question.location!a}"
                 )
 
-    async def explain(self, asked: Sequence[tuple[str, str]]) -> list[Attribution]:
-        """Score the residues of each sequence for its location, one sequence after the other.
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """One of the few places, for as long as the block lasts; whoever explains has one.
 
-        Raises: Overloaded at once if enough others wait; TooLate when the deadline has passed; then, and when
-            the caller is cancelled, the work ends before its next pass through the model.
+        Raises: Overloaded if all are taken.
         """
         if self._num_asked > MAX_WAITING:
             metrics.REFUSED.labels("overloaded").inc()
@@ -100,9 +101,22 @@ class Explainer:
                 f"{self._num_asked} requests for explanations are in the house already",
                 max(1, math.ceil(self._seconds)),
             )
-        given_up = threading.Event()
-        deadline = asyncio.timeout(self._config.request_seconds)
         self._num_asked += 1
+        try:
+            yield
+        finally:
+            self._num_asked -= 1
+
+    async def explain(self, asked: Sequence[tuple[str, str]], seconds: float) -> list[Attribution]:
+        """Score the residues of each sequence for its location, one sequence after the other.
+
+        `seconds` are what is left of the request's deadline.
+
+        Raises: TooLate when they are over; then, and when the caller is cancelled, the work ends before its
+            next pass through the model.
+        """
+        given_up = threading.Event()
+        deadline = asyncio.timeout(seconds)
         work = self._thread.submit(self._explain_all, asked, given_up)
         try:
             async with deadline:
@@ -112,11 +126,11 @@ class Explainer:
                 raise
             metrics.REFUSED.labels("too_late").inc()
             raise TooLate(
-                f"not explained within {self._config.request_seconds:g} s: send fewer or shorter sequences"
+                f"not answered and explained within {self._config.request_seconds:g} s: ask again, or send "
+                "fewer or shorter sequences"
             ) from None
         finally:
             given_up.set()
-            self._num_asked -= 1
 
     def close(self) -> None:
         """End the explanation that is being computed, and those that wait."""

@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 import grpc
 
 from prottune.errors import ConfigError
-from prottune.serving.batcher import Overloaded, TooLate
+from prottune.serving.answers import NoNumber
+from prottune.serving.batcher import Overloaded, TooLate, TooMuch
 from prottune.serving.predictor import LocationPredictor
 from prottune.serving.routes import Plane
 from prottune.serving.sdk import (
@@ -40,6 +41,8 @@ _STATUS: dict[type[Exception], grpc.StatusCode] = {
     ModelNotReady: grpc.StatusCode.UNAVAILABLE,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TooLate: grpc.StatusCode.UNAVAILABLE,
+    TooMuch: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    NoNumber: grpc.StatusCode.INTERNAL,
     NotImplementedError: grpc.StatusCode.UNIMPLEMENTED,
 }
 _MAX_WORDS = 1000
@@ -57,14 +60,14 @@ async def start_grpc(model: LocationPredictor, config: ServeConfig) -> grpc.aio.
     """
     if not config.grpc:
         return None
-    megabytes = config.max_body_megabytes << 20
     server = grpc.aio.server(
         interceptors=[_token_check(config)] if config.token_file else [],
         options=[
-            ("grpc.max_receive_message_length", megabytes),
+            ("grpc.max_receive_message_length", config.max_body_bytes),
             ("grpc.so_reuseport", 0),  # or a second server on the same port would take half of the calls
         ],
-        maximum_concurrent_rpcs=config.max_requests,
+        # gRPC reads a message whole before anybody can ask how long it is, so each counts as the longest.
+        maximum_concurrent_rpcs=min(config.max_requests, config.max_bodies_bytes // config.max_body_bytes),
     )
     add_GRPCInferenceServiceServicer_to_server(_Servicer(model), server)
     host = f"[{config.host}]" if ":" in config.host else config.host

@@ -49,6 +49,8 @@ class Health:
         self._golden = golden
         self._max_difference = max_difference
         self._is_right = True
+        self.is_wrong = False
+        """Whether the last golden answer came and was not the right one."""
         self._checked_at = -math.inf
         self._began_at = -math.inf
         self._check: asyncio.Task[None] | None = None
@@ -73,6 +75,7 @@ class Health:
             (answer,) = await self._batcher.ask([self._golden["sequence"]], first=True)
             found = difference(self._labels, self._golden, answer)
             is_right = found <= self._max_difference  # no number is no right answer
+            self.is_wrong = not is_right
             words = f"a probability differs by {found:.4f}, expected at most {self._max_difference}"
         except Exception as error:
             is_right, words = False, f"{type(error).__name__}: {error}"

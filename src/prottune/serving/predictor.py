@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from prottune.errors import ArtifactError
 from prottune.serving import metrics
-from prottune.serving.answers import INPUT_TYPES, Phrasing
+from prottune.serving.answers import INPUT_TYPES, NoNumber, Phrasing
 from prottune.serving.batcher import CPU_TOKENS_PER_BATCH, Batcher
 from prottune.serving.explaining import Attribute, Explainer, attributor
 from prottune.serving.health import Health, difference
 from prottune.serving.logs import note
 from prottune.serving.questions import Question, questions_of_v1, questions_of_v2
-from prottune.serving.sdk import InferRequest, Model
+from prottune.serving.sdk import InferRequest, Model, ModelNotReady
 from prottune.serving.settings import MODEL_NAME, ServeConfig
+from prottune.serving.waiting import num_tokens
 
 if TYPE_CHECKING:
     from prottune.model.inference import Prediction, Predictor
+
+_log = logging.getLogger(__name__)
 
 
 class LocationPredictor(Model):  # type: ignore[misc]
@@ -78,7 +83,10 @@ class LocationPredictor(Model):  # type: ignore[misc]
         Raises: ArtifactError if a probability differs by more than the settings allow.
         """
         allowed = self._config.max_probability_difference
-        answers = self._predictor.predict([entry["sequence"] for entry in golden])
+        sequences = [entry["sequence"] for entry in golden]
+        began = time.monotonic()
+        answers = self._predictor.predict(sequences)
+        self._batcher.speed_at_start.saw(sum(map(num_tokens, sequences)), time.monotonic() - began)
         for entry, answer in zip(golden, answers, strict=True):
             found = difference(self._predictor.labels, entry, answer)
             if not found <= allowed:  # no number is no right answer
@@ -104,7 +112,8 @@ class LocationPredictor(Model):  # type: ignore[misc]
     async def predict(self, payload: Any, headers: dict[str, str] | None = None) -> Any:
         """Answer one request: V2 as `InferRequest`, V1 as parsed JSON or its bytes.
 
-        Raises: InvalidInput for a wrong question; Overloaded and TooLate as `Batcher.ask` does.
+        Raises: InvalidInput for a wrong question; Overloaded, TooLate and TooMuch as `Batcher.ask` does;
+            ModelNotReady while the model gives a wrong golden answer; NoNumber if its answer holds none.
         """
         if isinstance(payload, InferRequest):
             return self._phrasing.v2(payload, await self._answers(questions_of_v2(payload, self._config)))
@@ -114,21 +123,27 @@ class LocationPredictor(Model):  # type: ignore[misc]
     async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> Any:
         """Say which residues speak for an answer: V1's body, in which each protein may name a `location`.
 
-        Raises: InvalidInput for a wrong question; Overloaded and TooLate as `Explainer.explain` does;
-            NotImplementedError if explanations are switched off.
+        The deadline is one for the answers and their explanations.
+
+        Raises: InvalidInput for a wrong question; Overloaded, before the model is asked, if enough others
+            wait; TooLate as `Explainer.explain` does; NotImplementedError if explanations are switched off;
+            else as `predict` does.
         """
         if self._explainer is None:
             raise NotImplementedError("explanations are switched off here (--explain)")
         questions = questions_of_v1(payload, self._config)
         self._explainer.check(questions)
         note(num_sequences=len(questions))
-        answers = await self._batcher.ask([question.sequence for question in questions])
-        attributions = await self._explainer.explain(
-            [
-                (question.sequence, question.location or answer.location)
-                for question, answer in zip(questions, answers, strict=True)
-            ]
-        )
+        until = time.monotonic() + self._config.request_seconds
+        with self._explainer.place():
+            answers = await self._ask(questions)
+            attributions = await self._explainer.explain(
+                [
+                    (question.sequence, question.location or answer.location)
+                    for question, answer in zip(questions, answers, strict=True)
+                ],
+                until - time.monotonic(),
+            )
         return self._phrasing.v1_explanations(questions, answers, attributions)
 
     async def close(self) -> None:
@@ -146,10 +161,26 @@ class LocationPredictor(Model):  # type: ignore[misc]
         """V2 metadata: what comes out."""
         return self._phrasing.output_types()
 
+    async def _ask(self, questions: Sequence[Question]) -> list[Prediction]:
+        """Ask a model that is not known to answer wrongly, and pass on nothing from it that is no number.
+
+        Raises: ModelNotReady, NoNumber.
+        """
+        if self._health is not None and self._health.is_wrong and not await self._health.is_good():
+            raise ModelNotReady(MODEL_NAME, "It gives a wrong answer to a protein whose answer is known.")
+        answers = await self._batcher.ask([question.sequence for question in questions])
+        for index, answer in enumerate(answers):
+            if not math.isfinite(sum(answer.probabilities.tolist(), answer.membrane or 0.0)):
+                _log.error("the model answered with what is no finite number")
+                raise NoNumber(
+                    f"sequence {index} (counted from 0): the model answered with what is no finite number"
+                )
+        return answers
+
     async def _answers(self, questions: Sequence[Question]) -> list[Prediction]:
         note(num_sequences=len(questions))
         began = time.monotonic()
-        answers = await self._batcher.ask([question.sequence for question in questions])
+        answers = await self._ask(questions)
         longest = max(len(question.sequence) for question in questions)
         metrics.REQUEST_SECONDS.labels(metrics.length_class(longest)).observe(time.monotonic() - began)
         metrics.count_answers(answers)

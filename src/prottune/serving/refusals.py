@@ -9,7 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
-from prottune.serving.batcher import Overloaded, TooLate
+from prottune.serving.answers import NoNumber
+from prottune.serving.batcher import Overloaded, TooLate, TooMuch
 from prottune.serving.sdk import InvalidInput, ModelNotFound, ModelNotReady, ServerNotReady
 from prottune.serving.strict_json import shown
 
@@ -63,9 +64,11 @@ REFUSALS: dict[Any, Refuse] = {
     ModelNotFound: _refusal(404),
     Overloaded: _refusal_for_now(429),
     TooLate: _refusal_for_now(503),
+    TooMuch: _refusal(413),
     ModelNotReady: _refusal_for_now(503),
     ServerNotReady: _refusal_for_now(503),
     NotImplementedError: _refusal(501),
+    NoNumber: _refusal(500),
     HTTPException: _refuse_route,
     Exception: _refuse_inside,
 }

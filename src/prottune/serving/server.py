@@ -155,14 +155,16 @@ def _allow_connections(config: ServeConfig) -> None:
     """Raises: ConfigError if the system does not let us open as many sockets as the settings want."""
     needed = config.max_connections + _FILES_BESIDE_CONNECTIONS
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if resource.RLIM_INFINITY in (allowed, most) or allowed >= needed:
+    if allowed == resource.RLIM_INFINITY or allowed >= needed:
         return
-    if most < needed:
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
+    except (ValueError, OSError) as error:  # more than `most`, or than a kernel allows that calls it endless
         raise ConfigError(
             f"max_connections={config.max_connections}: expected {needed} open files, the system allows "
-            f"{most}; choose fewer connections or raise `ulimit -n`"
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
+            f"{most if most != resource.RLIM_INFINITY else allowed}; choose fewer connections or raise "
+            "`ulimit -n`"
+        ) from error
 
 
 def bound_socket(config: ServeConfig) -> socket.socket:

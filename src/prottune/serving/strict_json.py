@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from prottune.serving.sdk import InvalidInput
+
+MAX_PARTS = 100_000
+"""Most commas and opening brackets of one text. 256 proteins need a thousand; the millions that fit into a
+body would hold up everybody for seconds. A text of less than twice as many characters is not counted."""
+
+_MARK = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[{]', re.DOTALL)
+"""A text between quotes, whatever stands in it, or what begins another value."""
 
 
 def read_json(body: bytes | str) -> Any:
@@ -20,11 +29,13 @@ def read_json(body: bytes | str) -> Any:
 
     Raises: InvalidInput (400) naming the character or the field: text that is no JSON, bytes that are not
         UTF-8, the same key twice in an object, NaN and infinite numbers, integers of thousands of digits,
-        nesting beyond what can be read.
+        nesting beyond what can be read, more than `MAX_PARTS`.
     """
     faults: list[tuple[object, str]] = []
     try:
         text = body if isinstance(body, str) else body.decode("utf-8-sig")
+        if _has_too_many_parts(text):
+            raise InvalidInput(f"body: expected at most {MAX_PARTS} texts, commas and brackets, got more")
         value = json.loads(text, **_hooks(faults))
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
@@ -45,16 +56,30 @@ def shown(value: object, longest: int = 40) -> str:
     return words if len(words) <= longest else f"{words[:longest]}..."
 
 
+def _has_too_many_parts(text: str) -> bool:
+    """Whether reading it would take long. Commas and brackets inside texts, as in FASTA headers, are free."""
+    if len(text) <= 2 * MAX_PARTS:
+        return False
+    num_marks = 0
+    for mark in ",[{":  # find leaps over sequences, which count would read letter by letter
+        place = text.find(mark)
+        while place >= 0 and num_marks <= MAX_PARTS:
+            num_marks += 1
+            place = text.find(mark, place + 1)
+    return num_marks > MAX_PARTS and any(islice(_MARK.finditer(text), MAX_PARTS, None))
+
+
 def _hooks(faults: list[tuple[object, str]]) -> dict[str, Any]:
     """What the reader calls: each puts a mark into the value where it found fault, and says why."""
 
     def fault(place: object, words: str) -> object:
-        faults.append((place, words))
+        if not faults:  # the first is told; a body can hold millions
+            faults.append((place, words))
         return place
 
     def as_object(pairs: list[tuple[str, Any]]) -> Any:
         value = dict(pairs)
-        if len(value) == len(pairs):
+        if len(value) == len(pairs) or faults:
             return value
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         return fault(value, f"the key {shown(twice)} is given more than once")
@@ -86,20 +111,24 @@ class _Mark:
 
 def _where(value: Any, place: object) -> str:
     """The path to one part of a value, as `instances[3].sequence`."""
-    waiting = [("", value)]
+    waiting = [iter([("", value)])]
     while waiting:
-        path, part = waiting.pop()
+        if (found := next(waiting[-1], None)) is None:
+            waiting.pop()
+            continue
+        path, part = found
         if part is place:
             return path or "body"
-        waiting.extend((path + step, inner) for step, inner in _parts(part, path))
+        waiting.append(_parts(part, path))
     return "body"  # below a key that was given twice, where only the last value stays
 
 
 def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """The path to each part of a value, and the part; one at a time, for paths may be long and parts many."""
     if isinstance(value, dict):
-        yield from ((f".{_name(key)}" if path else _name(key), inner) for key, inner in value.items())
+        yield from ((f"{path}.{_name(key)}" if path else _name(key), inner) for key, inner in value.items())
     elif isinstance(value, list):
-        yield from ((f"[{index}]", inner) for index, inner in enumerate(value))
+        yield from ((f"{path}[{index}]", inner) for index, inner in enumerate(value))
 
 
 def _name(key: str) -> str:

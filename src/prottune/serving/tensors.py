@@ -14,7 +14,7 @@ from typing import Any
 
 from prottune.serving.questions import kind, name_of
 from prottune.serving.sdk import InferInput, InferRequest, InvalidInput, RequestedOutput
-from prottune.serving.strict_json import read_json, shown
+from prottune.serving.strict_json import MAX_PARTS, read_json, shown
 
 BINARY_HEADER = "inference-header-content-length"
 
@@ -52,6 +52,7 @@ def request_of_grpc(message: Any, output_names: Collection[str]) -> InferRequest
 
     Raises: InvalidInput as `request_of_http` does.
     """
+    _check_size(message)
     raws = list(message.raw_input_contents)
     if raws and len(raws) != len(message.inputs):
         raise InvalidInput(
@@ -79,11 +80,13 @@ def request_of_grpc(message: Any, output_names: Collection[str]) -> InferRequest
 def rows_of(raw: bytes, where: str) -> list[bytes]:
     """The elements of a BYTES tensor.
 
-    Raises: InvalidInput (400) if a length leads beyond the end.
+    Raises: InvalidInput (400) if a length leads beyond the end, or for more elements than anybody asks about.
     """
     rows: list[bytes] = []
     position = 0
     while position < len(raw):
+        if len(rows) == MAX_PARTS:
+            raise InvalidInput(f"{where}: expected at most {MAX_PARTS} elements, got more")
         start = position + _LENGTH.size
         length = _LENGTH.unpack_from(raw, position)[0] if start <= len(raw) else _LENGTH.size
         if start + length > len(raw):
@@ -94,6 +97,18 @@ def rows_of(raw: bytes, where: str) -> list[bytes]:
         rows.append(raw[start : start + length])
         position = start + length
     return rows
+
+
+def _check_size(message: Any) -> None:
+    """Raises: InvalidInput for a message of so many parts that reading them would hold up everybody."""
+    num_parts = len(message.inputs) + len(message.outputs) + len(message.raw_input_contents)
+    if num_parts <= MAX_PARTS:
+        num_parts += sum(len(entry.parameters) for entry in message.outputs)
+        num_parts += sum(len(entry.shape) + len(entry.contents.bytes_contents) for entry in message.inputs)
+    if num_parts > MAX_PARTS:
+        raise InvalidInput(
+            f"message: expected at most {MAX_PARTS} tensors, dimensions, elements and parameters, got more"
+        )
 
 
 class _Raw:

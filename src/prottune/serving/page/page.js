@@ -213,8 +213,13 @@ async function readFiles(files) {
   } else if (packed) {
     tellMistake(`${packed.name} is packed. Unpack it first.`);
   } else {
-    fill((await Promise.all(files.map((file) => file.text()))).join("\n"));
-    part("proteins").focus();
+    const texts = await Promise.all(files.map((file) => file.text())).catch(() => null);
+    if (texts === null) {
+      tellMistake("A file cannot be read. Folders cannot be dropped here.");
+    } else {
+      fill(texts.join("\n"));
+      part("proteins").focus();
+    }
   }
 }
 
