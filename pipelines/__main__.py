@@ -24,7 +24,7 @@ _RUNS = {
 }
 
 
-_SCHEDULE_VERBS = {
+_SCHEDULE_VERBS = {  # what the verb takes, and what it does
     "apply": "[FILE ...]: put the schedules of the files, or of pipelines/schedules, on the server",
     "preview": "[FILE ...]: show the next times of each file's schedule; the server is not asked",
     "list": "show the server's schedules",
@@ -108,10 +108,12 @@ def _schedule(words: Sequence[str]) -> int:
     if verb not in _SCHEDULE_VERBS:
         raise ConfigError(f"schedule: got {verb!r}, expected one of {', '.join(_SCHEDULE_VERBS)}")
     named = list(takewhile(lambda word: not word.startswith("-"), words[1:]))
-    flags = parse_flags(
-        BackendFlags, words[1 + len(named) :], f"{PROGRAM} schedule {verb}", _SCHEDULE_VERBS[verb]
-    )
+    takes, _, meaning = _SCHEDULE_VERBS[verb].rpartition(": ")
+    program = f"{PROGRAM} schedule {verb} {takes}".rstrip()
+    flags = parse_flags(BackendFlags, words[1 + len(named) :], program, meaning)
     if verb == "list":
+        if named:
+            raise ConfigError(f"schedule list: unexpected word {named[0]!r}")
         lines = scheduling.listed(flags)
     elif verb in ("apply", "preview"):
         paths = scheduling.files([Path(word) for word in named])

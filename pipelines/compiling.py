@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from prottune.errors import ConfigError
+
 GRAPHS = ("finetune", "predict")
 """The graphs; who names none means the first."""
 
@@ -23,7 +25,12 @@ class CompileFlags:
 
 
 def compile_graph(target: Path, graph: str = GRAPHS[0]) -> Path:
-    """Write a compiled graph; equal sources give equal bytes."""
+    """Write a compiled graph; equal sources give equal bytes.
+
+    Raises: ConfigError for a file that Kubeflow Pipelines would not take for a graph.
+    """
+    if target.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{target}: expected a name that ends with .yaml")
     from kfp import compiler
 
     from pipelines.finetune import finetune

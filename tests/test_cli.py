@@ -84,6 +84,10 @@ def test_no_word_at_all_lists_the_verbs_and_is_refused() -> None:
     assert "usage: prottune <verb>" in ended.stdout
 
 
+def test_help_of_a_verb_may_be_asked_for_in_two_ways() -> None:
+    assert prottune("help", "tokenize").stdout == prottune("tokenize", "--help").stdout != ""
+
+
 def test_version_is_the_package_version() -> None:
     assert prottune("--version").stdout == f"prottune {__version__}\n"
 

@@ -89,12 +89,12 @@ def encode(sequences: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray
 def kept_ends(max_residues: int, policy: str) -> tuple[int, int]:
     """How many residues a cut keeps from the head and from the tail; of an odd number the head gets one more.
 
-    Raises: ConfigError for a policy that is not one of `CUT_POLICIES` or a negative `max_residues`.
+    Raises: ConfigError for a policy that is not one of `CUT_POLICIES`, or for a number that is no length.
     """
     if policy not in CUT_POLICIES:
         raise ConfigError(f"cut={policy!r}: expected one of {', '.join(CUT_POLICIES)}")
-    if max_residues < 0:
-        raise ConfigError(f"max_residues={max_residues}: expected at least 1, or 0 for whole proteins")
+    if not 0 <= max_residues < 2**31:
+        raise ConfigError(f"max_residues={max_residues}: expected 1 to 2^31 - 1, or 0 for whole proteins")
     head = {"head_tail": (max_residues + 1) // 2, "head": max_residues, "tail": 0}[policy]
     return head, max_residues - head
 

@@ -44,6 +44,9 @@ def guarded(
     try:
         with patient_screen():
             _refuse_unreadable(words)
+            match words:
+                case ["help", verb, *_] if verb in verbs:
+                    words = [verb, "--help"]
             exit_code = _answer(words[0] if words else "", program, verbs)
             if exit_code is None:
                 exit_code = run(words)

@@ -215,6 +215,11 @@ def test_a_wrong_file_is_refused_by_name_and_nothing_is_sent(
 
 
 def test_help_names_the_verbs_and_what_each_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["schedule", "pause", "--help"])
+    assert capsys.readouterr().out.startswith("usage: python -m pipelines schedule pause NAME [-h] ")
+    with pytest.raises(ConfigError, match="schedule list: unexpected word 'extra'"):
+        main(["schedule", "list", "extra"])
     assert main(["schedule", "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "usage: python -m pipelines schedule <verb> [flags]"
