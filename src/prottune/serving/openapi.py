@@ -255,7 +255,7 @@ _REFUSALS = {
     "BadRequest": _refused("The body is not what this route takes; the words name field and position"),
     "Unauthorized": _refused("Authorization: Bearer TOKEN is missing or wrong"),
     "Timeout": _refused("The body did not come in time"),
-    "TooLarge": _refused("The body is too long"),
+    "TooLarge": _refused("The body is too long, or asks for more than can be answered within the deadline"),
     "Encoded": _refused("Packed bodies (Content-Encoding) are not taken"),
     "Overloaded": _refused("More is asked than can be answered in time", later=True),
     "Unavailable": _refused("Not ready, stopping, or too late", later=True),
