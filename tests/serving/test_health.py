@@ -125,9 +125,9 @@ def test_the_first_batch_is_expected_to_take_as_long_as_the_check_at_the_start_s
         predictor = Wavering()
         predictor.seconds_per_residue = 0.002
         model = checked(predictor)
-        asking = asyncio.ensure_future(model.predict({"instances": ["S" * 250]}))
+        asking = asyncio.ensure_future(model.predict({"instances": ["S" * 500]}))
         await asyncio.sleep(0.1)
-        assert await model.healthy() is True  # 0.15 s into a batch of 0.5 s
+        assert await model.healthy() is True  # 0.15 s into a batch of 1 s
         assert not asking.done()
         await asking
 
