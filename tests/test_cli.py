@@ -203,7 +203,7 @@ def test_a_wrong_place_is_one_line_and_exit_code_2(words: list[str], line: str, 
 def test_help_fits_any_terminal() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "prottune", "tokenize", "--help"],
-        env={**os.environ, "COLUMNS": "3"}, capture_output=True, text=True, check=True, timeout=20,
+        env={**os.environ, "COLUMNS": "3"}, capture_output=True, text=True, check=True, timeout=100,
     )  # fmt: skip
     assert "--max-residues" in shown.stdout
 

@@ -140,7 +140,7 @@ def test_a_body_of_millions_of_parts_is_refused_in_no_time_and_little_memory(uni
     began = time.thread_time()
     with pytest.raises(InvalidInput):
         read_json(body)
-    assert time.thread_time() - began < 1  # seconds of a shared processor; NaN took ten and more
+    assert time.thread_time() - began < 4  # seconds of a shared processor; NaN took ten and more
     tracemalloc.start()
     try:
         with pytest.raises(InvalidInput) as caught:
@@ -159,7 +159,7 @@ def test_of_as_many_faults_as_may_be_the_first_is_told_and_soon(unit: bytes) -> 
     began = time.thread_time()
     with pytest.raises(InvalidInput, match=r"^instances\[1\]: "):
         read_json(body)
-    assert time.thread_time() - began < 1
+    assert time.thread_time() - began < 4
 
 
 def test_deep_lists_of_many_faults_take_little_memory() -> None:
