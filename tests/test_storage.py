@@ -19,6 +19,7 @@ from prottune.storage import (
     fetch_file,
     fetch_folder,
     fetch_from_folder,
+    fetch_manifest,
     list_files,
     remove_folder,
     upload_file,
@@ -104,6 +105,18 @@ def test_one_file_of_a_folder_is_fetched_and_checked_by_its_manifest(
     with pytest.raises(ArtifactError, match=r"s3://bucket/1: no c\.txt in its manifest"):
         fetch_from_folder("s3://bucket/1", "c.txt", tmp_path / "got")
     assert fetch_from_folder(str(finished), "a.txt", tmp_path / "got") == finished / "a.txt"
+
+
+def test_a_manifest_is_read_where_it_lies(store: Store, finished: Path, tmp_path: Path) -> None:
+    upload_folder(finished, "s3://bucket/1")
+    assert fetch_manifest("s3://bucket/1") == fetch_manifest(str(finished)) == read_manifest(finished)
+    with pytest.raises(ArtifactError, match=f"nothing: no {MANIFEST_FILE}"):
+        fetch_manifest(str(tmp_path / "nothing"))
+    with pytest.raises(StorageError, match=f"s3://bucket/2/{MANIFEST_FILE}: "):
+        fetch_manifest("s3://bucket/2")
+    store.objects[f"bucket/1/{MANIFEST_FILE}"] += b" "
+    with pytest.raises(ArtifactError, match=f"s3://bucket/1/{MANIFEST_FILE}: damaged"):
+        fetch_manifest("s3://bucket/1")
 
 
 def test_a_manifest_that_names_a_file_outside_its_folder_is_refused(

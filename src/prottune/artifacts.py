@@ -71,6 +71,14 @@ class Manifest:
         sha256 = hashlib.sha256(_spelled(content)).hexdigest()
         return _spelled(content | {"sha256": sha256})
 
+    def expect(self, stage: str, place: str) -> None:
+        """Refuse the folder of another stage; `place` is what the refusal calls it.
+
+        Raises: ArtifactError.
+        """
+        if self.stage != stage:
+            raise ArtifactError(f"{place}: made by stage {self.stage!r}, expected one made by {stage!r}")
+
     @property
     def digest(self) -> str:
         """SHA-256 over names and hashes of all data files: equal contents have equal digests."""
@@ -146,8 +154,8 @@ def read_manifest(folder: Path, stage: str | None = None) -> Manifest:
         stage than `stage`, or if a file is missing, has another size or another hash.
     """
     manifest = manifest_of(folder)
-    if stage is not None and manifest.stage != stage:
-        raise ArtifactError(f"{folder}: made by stage {manifest.stage!r}, expected one made by {stage!r}")
+    if stage is not None:
+        manifest.expect(stage, str(folder))
     for name, entry in manifest.files.items():
         _check_file(folder / name, entry)
     return manifest

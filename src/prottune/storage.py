@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from prottune.addresses import below, bucket_and_key, bucket_and_prefix, local_path
-from prottune.artifacts import MANIFEST_FILE, Manifest, file_sha256, read_manifest
+from prottune.artifacts import MANIFEST_FILE, Manifest, file_sha256, manifest_of, read_manifest
 from prottune.errors import ArtifactError, ConfigError, DataError, StorageError, StoreAwayError
 from prottune.s3.access import CONNECT_SECONDS, READ_SECONDS
 from prottune.s3.bucket import PIECE_BYTES, Bucket
@@ -85,16 +86,27 @@ def fetch_folder(uri: str, target: Path) -> Path:
     return target
 
 
+def fetch_manifest(uri: str) -> Manifest:
+    """The manifest of a finished folder, local or under an s3:// prefix; the files that it names stay there.
+
+    Raises: ConfigError for a scheme that cannot be read; ArtifactError if there is no manifest in a local
+        folder, or it is unreadable; StorageError when the store refuses, vanishes, or holds none there.
+    """
+    if (path := local_path(uri)) is not None:
+        return manifest_of(path)
+    source = below(uri, MANIFEST_FILE)
+    with tempfile.TemporaryDirectory(prefix="prottune-manifest-") as scratch:
+        path = fetch_file(source, Path(scratch) / MANIFEST_FILE, MAX_MANIFEST_BYTES)
+        return Manifest.parse(path.read_bytes(), source)
+
+
 def fetch_from_folder(uri: str, name: str, target: Path) -> Path:
     """Bring one file of a finished folder here, checked by the folder's manifest; `target` is a folder.
 
-    Raises: ConfigError for a local folder that is not finished; ArtifactError if the manifest does not list
-        the file or it is damaged; StorageError when the store refuses or vanishes.
+    Raises: ArtifactError if the folder is not finished, its manifest does not list the file, or that is
+        damaged; ConfigError if a local file is gone; StorageError when the store refuses or vanishes.
     """
-    source = below(uri, MANIFEST_FILE)
-    listed = Manifest.parse(
-        fetch_file(source, target / MANIFEST_FILE, MAX_MANIFEST_BYTES).read_bytes(), source
-    )
+    listed = fetch_manifest(uri)
     if name not in listed.files:
         raise ArtifactError(f"{uri}: no {name} in its manifest")
     path = fetch_file(below(uri, name), target / name, MAX_FILE_BYTES)

@@ -45,9 +45,9 @@ def answered(shards: Path, shard: str, folder: Path, predictor: Any = None, mode
     """What `predict_shard` leaves behind, by a predictor that needs no weights."""
     inputs = {"shards": read_manifest(shards, "split").digest, "model": model}
     with new_folder(folder, "predict", PredictConfig(), inputs) as draft:
-        draft.facts["shard"] = shard
         source, output = str(shards / f"{shard}.fasta"), draft.path / "answers.parquet"
-        predict_with(predictor or LettersPredictor(), source, output, PredictConfig(window=7))
+        report = predict_with(predictor or LettersPredictor(), source, output, PredictConfig(window=7))
+        draft.facts |= {"shard": shard, "precision": report.precision}
     return folder
 
 
@@ -112,6 +112,24 @@ def test_page_and_summary_say_how_many_live_where(source: Path, shards: Path, tm
     for location, count in report.locations.items():
         assert f"| {location} | {count} | {count / NUM_PROTEINS:.1%} |" in report.summary
         assert location in page
+
+
+def test_shards_of_unlike_machines_are_joined_and_it_is_said(
+    source: Path, shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut(source, shards)
+    answers = all_answered(shards, tmp_path / "answers")
+    alike = joined(shards, answers, tmp_path / "alike")
+    assert alike.precisions == ("fp32",)
+    assert "Computed in fp32.\n" in alike.summary
+    assert caplog.text == ""
+    coarse = LettersPredictor()
+    coarse.is_fp32 = False
+    other = answered(shards, "0001", tmp_path / "other", coarse)
+    unlike = joined(shards, [answers[0], other, answers[2]], tmp_path / "unlike")
+    assert unlike.precisions == ("bf16", "fp32")
+    assert "Computed in bf16 and fp32, as the machines differed: another run may" in unlike.summary
+    assert "precision=fp32 makes a table that can be repeated" in caplog.text
 
 
 def test_bad_proteins_are_refused_or_left_out_by_the_cut(source: Path, shards: Path, tmp_path: Path) -> None:

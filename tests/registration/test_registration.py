@@ -18,7 +18,7 @@ from prottune.artifacts import read_manifest
 from prottune.cluster import connection
 from prottune.errors import ArtifactError, ConfigError, TrackingError
 from prottune.registration import news, registry
-from prottune.registration.champion import champion_folder, find_champion
+from prottune.registration.champion import champion_folder, find_champion, model_address
 from prottune.registration.news import is_news, tags_of_hold
 from prottune.registration.promotion import PromoteReport, promote, rollback
 from prottune.registration.provenance import code_digest, settings_digest
@@ -62,6 +62,18 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 act()
 
     return until
+
+
+def test_a_model_that_is_named_is_looked_for_before_any_work(tmp_path: Path) -> None:
+    model = model_folder(tmp_path / "model", weights="w")
+    assert model_address(str(model)) == (str(model), "")
+    with pytest.raises(ArtifactError, match=r"/gone: no manifest\.json; this is not a finished"):
+        model_address(str(tmp_path / "gone"))
+    report = report_on(model)
+    with pytest.raises(ArtifactError, match="made by stage 'evaluate', expected one made by 'train'"):
+        model_address(str(report))
+    with pytest.raises(ConfigError, match="has no champion; promote a version, or name a model"):
+        model_address("registry")
 
 
 def test_before_the_first_model_there_is_no_champion() -> None:

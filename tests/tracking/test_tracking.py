@@ -15,6 +15,7 @@ from mlflow_template import new_store
 
 from prottune.errors import ConfigError, DivergedError, TrackingError
 from prottune.tracking import tracker as tracker_module
+from prottune.tracking.delivery import is_refusal
 from prottune.tracking.mlflow_store import EXPERIMENT, masked, mlflow_client
 from prottune.tracking.step import close_run, failure_told, open_tracker, step
 from prottune.tracking.tracker import MlflowTracker, SilentTracker, numbers
@@ -285,3 +286,14 @@ def test_where_only_mlflows_client_is_installed_a_database_is_refused(
         "MLFLOW_TRACKING_URI: only MLflow's client is installed here"
     )
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_database_without_its_driver_is_refused_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for driver in ("psycopg", "psycopg2"):
+        monkeypatch.setitem(sys.modules, driver, None)
+    with pytest.raises(ConfigError) as refused:
+        mlflow_client("postgresql://ann:secret@db/mlflow")
+    assert is_refusal(refused.value)
+    assert str(refused.value).startswith(
+        "got postgresql://db/mlflow, expected a server's address or sqlite:///FILE in MLFLOW_TRACKING_URI: "
+    )

@@ -49,10 +49,13 @@ def write_pages(folder: Path, figures: Mapping[str, Any], *, source: str, model_
 
 
 def _left_out(figures: Mapping[str, Any]) -> str:
+    unlike = ", as the machines differed: another run may score a little otherwise"
+    unlike = unlike if len(figures["precisions"]) > 1 else ""
     return (
         f"{figures['num_residues']:,} residues in {figures['num_shards']:,} shards; "
         f"{figures['num_skipped']:,} proteins were left out for a character that is no residue, "
-        f"{figures['num_stops_removed']:,} final stops (*) were removed."
+        f"{figures['num_stops_removed']:,} final stops (*) were removed. "
+        f"Computed in {' and '.join(figures['precisions'])}{unlike}."
     )
 
 

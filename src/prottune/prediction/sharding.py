@@ -8,6 +8,7 @@ what the joined table holds: every protein has its row, once, at its place, or t
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +20,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from prottune.artifacts import Manifest, new_folder, read_manifest
+from prottune.artifacts import Manifest, manifest_of, new_folder, read_manifest
 from prottune.errors import ArtifactError, ConfigError
 from prottune.prediction.page import SUMMARY_FILE, write_pages
 from prottune.prediction.reading import Question, opened
 from prottune.prediction.settings import MergeConfig, PredictConfig, SplitConfig
-from prottune.prediction.stage import PredictReport, model_digest, predict
+from prottune.prediction.stage import PredictReport, predict
 from prottune.prediction.tables import Totals, said_of, write_table
 
 ANSWERS_FILE = "answers.parquet"
 TABLE_NAME = "predictions"
 _SHOWN = 5
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,8 @@ class MergeReport:
     num_truncated: int
     locations: dict[str, int]
     """How many proteins each location got."""
+    precisions: tuple[str, ...]
+    """What the shards were computed in; more than one where the machines differ and none was asked for."""
     model_digest: str
     summary: str
     """The same in Markdown."""
@@ -104,10 +109,11 @@ def predict_shard(
     if shard not in (known := [entry["name"] for entry in cut.facts["shards"]]):
         some = ", ".join(known[:_SHOWN])
         raise ConfigError(f"{shards}: has no shard {shard!r}; it has {some} ({len(known)} in all)")
-    inputs = {"shards": cut.digest, "model": model_digest(model)}
+    inputs = {"shards": cut.digest, "model": manifest_of(model).digest}
     with new_folder(answers, "predict", config, inputs) as draft:
-        draft.facts["shard"] = shard
-        return predict(model, str(shards / _fasta_name(shard)), draft.path / ANSWERS_FILE, config)
+        report = predict(model, str(shards / _fasta_name(shard)), draft.path / ANSWERS_FILE, config)
+        draft.facts |= {"shard": shard, "precision": report.precision}
+    return report
 
 
 def merge(shards: Path, answers: Sequence[Path], table: Path, config: MergeConfig) -> MergeReport:
@@ -134,6 +140,7 @@ def merge(shards: Path, answers: Sequence[Path], table: Path, config: MergeConfi
             "num_shards": len(parts),
             "num_skipped": int(cut.facts["num_skipped"]),
             "num_stops_removed": int(cut.facts["num_stops_removed"]),
+            "precisions": _precisions(manifest for _, manifest in parts.values()),
             "locations": dict(totals.locations.most_common()),
             **{f"num_{name}": totals.flags[name] for name in totals.flags},
         }
@@ -223,6 +230,18 @@ def _parts(cut: Manifest, answers: Sequence[Path]) -> dict[str, tuple[Path, Mani
         told = ", ".join(f"shard {name} by {model[:12]}" for model, name in models.items())
         raise ArtifactError(f"the shards were answered by {len(models)} models ({told}); run them all again")
     return {name: found[name] for name in names}
+
+
+def _precisions(answers: Iterable[Manifest]) -> tuple[str, ...]:
+    """What the shards were computed in. Several make no wrong table, but none that another run repeats."""
+    found = tuple(sorted({manifest.facts["precision"] for manifest in answers}))
+    if len(found) > 1:
+        _log.warning(
+            "the shards were computed in %s, as their machines differ, and another run may score a little "
+            "otherwise; precision=fp32 makes a table that can be repeated",
+            " and ".join(found),
+        )
+    return found
 
 
 def _checked_rows(cut: Manifest, parts: Mapping[str, Path], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from prottune import __version__
-from prottune.artifacts import MANIFEST_FILE, Manifest
-from prottune.errors import ArtifactError, ConfigError, StorageError
+from prottune.artifacts import manifest_of
+from prottune.errors import ConfigError, StorageError
 from prottune.prediction.keeping import KeptWindows, kept_windows
 from prottune.prediction.reading import Question, Survey, opened, windows
 from prottune.prediction.settings import PredictConfig
@@ -51,6 +51,8 @@ class PredictReport:
     num_truncated: int
     locations: dict[str, int]
     """How many proteins each location got."""
+    precision: str
+    """fp32 or bf16: what was computed in."""
     seconds: float
 
 
@@ -68,7 +70,7 @@ def predict(
         damaged; StorageError if the disk is full.
     """
     check_output(output)
-    digest = model_digest(model)
+    digest = manifest_of(model).digest
 
     def load() -> Predictor:
         from prottune.model.inference import Predictor
@@ -95,19 +97,6 @@ def predict_with(
     return _predict(lambda: predictor, digest, source, output, config, restart=restart or not digest)
 
 
-def model_digest(folder: Path) -> str:
-    """What a model is, by the hashes in its manifest; who loads it checks its files.
-
-    Raises: ArtifactError if this is no model folder.
-    """
-    path = folder / MANIFEST_FILE
-    try:
-        manifest = Manifest.parse(path.read_bytes(), str(path))
-    except OSError:
-        raise ArtifactError(f"{folder}: no {MANIFEST_FILE}; this is not a finished model folder") from None
-    return manifest.digest
-
-
 def _predict(
     load: Callable[[], Predictor],
     digest: str,
@@ -121,12 +110,13 @@ def _predict(
     with opened(source, config) as file:
         survey = file.survey()
         predictor = load()
+        precision = "fp32" if predictor.is_fp32 else "bf16"  # which auto does not say
         answers_to = {
             "model": digest,
             "source": survey.sha256,
             "on_bad": config.on_bad,
             "window": str(config.window),
-            "precision": "fp32" if predictor.is_fp32 else "bf16",  # which auto does not say
+            "precision": precision,
             "version of prottune": __version__,
         }
         windows_of = kept_windows(output, answers_to, restart=restart, for_later=bool(digest))
@@ -145,6 +135,7 @@ def _predict(
         num_unlike_training=totals.flags["unlike_training"],
         num_truncated=totals.flags["truncated"],
         locations={label: totals.locations[label] for label in predictor.labels},
+        precision=precision,
         seconds=time.monotonic() - begun,
     )
 

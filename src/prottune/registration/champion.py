@@ -11,7 +11,7 @@ from pathlib import Path
 from prottune.addresses import local_path, s3_uri
 from prottune.errors import ConfigError
 from prottune.registration.registry import registry
-from prottune.storage import fetch_folder
+from prottune.storage import fetch_folder, fetch_manifest
 from prottune.tracking.mlflow_store import masked
 
 FROM_REGISTRY = "registry"
@@ -48,9 +48,11 @@ def champion_folder() -> Iterator[tuple[Path | None, str]]:
 def model_address(model: str) -> tuple[str, str]:
     """Where a model lies that is named by its address or by `registry`, the champion; and its version.
 
-    Of a model that is named by its address no version is known.
+    Of a model that is named by its address no version is known; its manifest is read, so that no work begins
+    which needs a model that is not there.
 
-    Raises: ConfigError if the registry has no champion.
+    Raises: ConfigError if the registry has no champion; ArtifactError if the address is not a model's;
+        StorageError if its store refuses, vanishes, or holds nothing there.
     """
     if model == FROM_REGISTRY:
         if (champion := find_champion()) is None:
@@ -60,7 +62,9 @@ def model_address(model: str) -> tuple[str, str]:
             )
         return champion.uri, champion.version
     folder = local_path(model)
-    return (str(folder.absolute()) if folder else s3_uri(model)), ""
+    address = str(folder.absolute()) if folder else s3_uri(model)
+    fetch_manifest(address).expect("train", address)
+    return address, ""
 
 
 @contextmanager

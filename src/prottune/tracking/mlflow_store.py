@@ -42,7 +42,8 @@ class RunAddress:
 def mlflow_client(uri: str) -> MlflowClient:
     """Open MLflow's tracking and registry store at an address, with short time limits and no telemetry.
 
-    Raises: ConfigError for a database where only MLflow's client is installed, as in the images.
+    Raises: ConfigError for a database where only MLflow's client is installed, as in the images, and for one
+        of which no driver is.
     """
     short_and_private = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -67,7 +68,13 @@ def mlflow_client(uri: str) -> MlflowClient:
     logging.getLogger("urllib3.connectionpool").setLevel(
         logging.ERROR
     )  # a line for every try; ours says it once
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    try:
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except ImportError as error:
+        raise ConfigError(
+            f"got {masked(uri)}, expected a server's address or sqlite:///FILE in MLFLOW_TRACKING_URI: "
+            f"{error}"
+        ) from error
 
 
 def sqlite_file(uri: str) -> Path | None:
