@@ -11,9 +11,11 @@ from half_real_cluster import ONLY_SMALL
 from kubernetes import client
 from small_cluster import Call
 from small_kserve import CLUSTER_CONFIG as CONFIG
-from small_kserve import NAME, SERVICES, SmallKServe, connected, deployed, free, spec_of
+from small_kserve import LEASES, NAME, SERVICES, SmallKServe, connected, deployed, free, spec_of
 
+from prottune.cluster.objects import annotations_of
 from prottune.deployment.kserve import KServeDeployment
+from prottune.deployment.rollout import ROLLOUT_LEASE
 from prottune.errors import DeploymentError
 
 
@@ -36,6 +38,22 @@ def mortal(last_call: int, *, after: bool) -> type[client.ApiClient]:
             return super().call_api(*args, **kwargs)
 
     return Mortal
+
+
+def interrupted(number: int, *, after: bool) -> type[client.ApiClient]:
+    """A client whose process is asked to end at one call, before or after the server has done it."""
+
+    class Interrupted(client.ApiClient):
+        num_calls = 0
+
+        def call_api(self, *args: Any, **kwargs: Any) -> Any:
+            self.num_calls += 1
+            answer = None if self.num_calls == number and not after else super().call_api(*args, **kwargs)
+            if self.num_calls == number:
+                raise SystemExit(143)
+            return answer
+
+    return Interrupted
 
 
 FAULTS: tuple[str | int, ...] = ("cut", "lost", "timeout", 409, 410, 429, 500)
@@ -94,6 +112,22 @@ def die_at_each_call(kserve: SmallKServe, folder: Path, *, bad: bool, after: boo
             deployed(kserve, folder, "2", cluster=dying)
         attempt(kserve, folder, bad=bad)
         ended_well(kserve, bad=bad, before=before)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_whichever_call_a_deployment_is_ended_at_what_served_before_is_there(
+    kserve: SmallKServe, folder: Path, models: str, after: bool
+) -> None:
+    begin = start(kserve, folder, bad=False)
+    before = spec_of(kserve)
+    attempt(kserve, folder, bad=False)
+    written = [(call.resource, call.verb) for call in kserve.cluster.calls].index((SERVICES, "update"))
+    for number in range(1, written + 3):
+        kserve.restore(begin)
+        with pytest.raises(SystemExit):
+            deployed(kserve, folder, "2", cluster=connected(kserve, interrupted(number, after=after)))
+        notes = annotations_of(kserve.cluster.get(LEASES, ROLLOUT_LEASE))
+        assert (spec_of(kserve), notes) == (before, {}), f"ended at call {number}"
 
 
 @pytest.mark.parametrize("bad", [False, True], ids=["good", "bad"])

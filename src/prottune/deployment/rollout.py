@@ -85,16 +85,24 @@ class Rollout:
         return {self.revision.name} | ({self.stable.name} if self.stable else set())
 
     def _begin(self) -> None:
-        """Note what serves, unless a rollout that died has noted what served, and put the revision there."""
+        """Note what serves, unless a rollout that died has noted what served, and put the revision there.
+
+        Who is asked to end meanwhile cannot know what was written, and takes back whatever it was.
+        """
         service = self._cluster.get(INFERENCE_SERVICES, MODEL_NAME)
         there = Revision.on(service) if service else None
-        if is_first := STABLE_NOTE not in self._lease.notes:
-            self._lease.note(STABLE_NOTE, there.text if there else "null")
-        self.stable = Revision.parse(self._lease.notes[STABLE_NOTE])
+        before = there.text if there else "null"
+        is_first = STABLE_NOTE not in self._lease.notes
+        self.stable = Revision.parse(before if is_first else self._lease.notes[STABLE_NOTE])
         try:
+            if is_first:
+                self._lease.note(STABLE_NOTE, before)
             self._replace(there.name if there else None)
         except (DeploymentError, ConfigError):  # nothing was written
             self._is_settled = is_first
+            raise
+        except (SystemExit, KeyboardInterrupt):
+            self.undo()
             raise
 
     def _replace(self, seen: str | None) -> None:
