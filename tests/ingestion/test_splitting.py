@@ -82,6 +82,54 @@ def test_a_location_in_large_clusters_is_present_all_the_same() -> None:
     assert set(splits[40:]) == {Split.TRAIN, Split.VALIDATION, Split.GATE}
 
 
+def small_collection(seed: int) -> tuple[list[str], list[str]]:
+    """Two common locations, each protein its own cluster; three rare ones, alone or among the common."""
+    draw = random.Random(seed)
+    common = [(f"c{number}", draw.choice("AAAAB")) for number in range(draw.randint(20, 60))]
+    rare = []
+    for location in ("RARE1", "RARE2", "RARE3"):
+        for number in range(draw.randint(1, 6)):
+            cluster = draw.choice([f"{location}-{number}", f"mixed{number}"])
+            rare += [(cluster, "A")] * draw.randint(0, 3) + [(cluster, location)]
+    clusters, locations = zip(*common, *rare, strict=True)
+    return list(clusters), list(locations)
+
+
+@pytest.mark.parametrize("num_test", [0, 8])
+def test_every_location_with_a_free_cluster_is_in_train(num_test: int) -> None:
+    lost, broken = [], 0
+    for seed in range(250):
+        clusters, locations = small_collection(seed)
+        given = [Split.TEST] * num_test + [Split.TRAIN] * (len(clusters) - num_test)
+        splits = cut(given, clusters, locations, seed)
+        cut_here = set(Split) if num_test == 0 else set(Split) - {Split.TEST}
+        for location in sorted(set(locations)):
+            rows = [row for row, place in enumerate(locations) if place == location]
+            free = {clusters[row] for row in rows} - set(clusters[:num_test])
+            present = {splits[row] for row in rows}
+            if free and Split.TRAIN not in present:
+                lost.append((seed, location))
+            broken += len(free) >= len(cut_here) and not cut_here <= present
+    assert lost == []
+    assert broken <= 1, "only where two rare locations share their clusters"
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_only_cluster_of_a_rare_location_trains_whatever_else_it_holds(seed: int) -> None:
+    locations = ["A"] * 30 + ["B"] * 10 + ["A", "A", "A", "RARE"]
+    clusters = [f"c{place}" for place in range(40)] + ["mixed"] * 4
+    splits = cut([Split.TRAIN] * 44, clusters, locations, seed)
+    assert splits[40:] == [Split.TRAIN] * 4
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_rare_location_in_four_mixed_clusters_is_present_everywhere(seed: int) -> None:
+    locations = ["A"] * 40 + ["A", "A", "RARE"] * 4
+    clusters = [f"c{place}" for place in range(40)] + [f"mixed{place // 3}" for place in range(12)]
+    splits = cut([Split.TRAIN] * 52, clusters, locations, seed)
+    assert {splits[place] for place in range(42, 52, 3)} == set(Split)
+
+
 def test_the_cut_depends_on_the_seed_and_not_on_the_order() -> None:
     clusters = random_clusters(7)
     given = [Split.TRAIN] * 1000

@@ -27,8 +27,9 @@ def cut_splits(
 
     A given test stays as it is, and the clusters it touches give nothing to validation and gate: their
     other proteins train. Clusters are taken in an order that depends on `seed` and their names only, as
-    long as they bring the split nearer to its share of each location. A location in at least three free
-    clusters (four when test is cut too) is present in every split.
+    long as they bring the split nearer to its share of each location. A location in at least one free cluster
+    is in train, and one in at least three (four when test is cut too) in every split, unless another location
+    has too few clusters beside those that the two share.
 
     Raises: DataError if a split stays empty.
     """
@@ -36,7 +37,7 @@ def cut_splits(
     if Split.TEST not in pool:
         sizes = _sizes(clusters, locations, pool)
         wanted = {Split.TEST: _targets(sizes, locations, test_share, min_clusters=4)}
-        chosen = _choose(_order(sizes, seed), sizes, wanted)
+        chosen = _choose(seed, sizes, wanted, kept=3)
         pool = [chosen.get(cluster, Split.TRAIN) for cluster in clusters]
     sizes = _sizes(clusters, locations, pool)
     training = [location for location, split in zip(locations, pool, strict=True) if split is Split.TRAIN]
@@ -44,7 +45,7 @@ def cut_splits(
         Split.VALIDATION: _targets(sizes, training, validation_share, min_clusters=3),
         Split.GATE: _targets(sizes, training, gate_share, min_clusters=3),
     }
-    chosen = _choose(_order(sizes, seed), sizes, wanted)
+    chosen = _choose(seed, sizes, wanted, kept=1)
     splits = [
         split if split is Split.TEST else chosen.get(cluster, Split.TRAIN)
         for split, cluster in zip(pool, clusters, strict=True)
@@ -64,10 +65,6 @@ def _sizes(clusters: Sequence[str], locations: Sequence[str], splits: Sequence[S
     return sizes
 
 
-def _order(sizes: Sizes, seed: int) -> list[str]:
-    return sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
-
-
 def _targets(sizes: Sizes, locations: Sequence[str], share: float, min_clusters: int) -> dict[str, int]:
     """Proteins wanted of each location; none of one that has too few free clusters to be everywhere."""
     num_clusters = Counter(location for cluster in sizes.values() for location in cluster)
@@ -77,28 +74,78 @@ def _targets(sizes: Sizes, locations: Sequence[str], share: float, min_clusters:
     }
 
 
+class _Choice:
+    """Which free clusters leave train, and for which split.
+
+    Of each location `kept` clusters stay, for train and the splits that are cut later.
+    """
+
+    def __init__(self, sizes: Sizes, wanted: Mapping[Split, Mapping[str, int]], kept: int) -> None:
+        self.chosen: dict[str, Split] = {}
+        self._sizes = sizes
+        self._wanted = wanted
+        self._left = {split: dict(targets) for split, targets in wanted.items()}
+        self._num_free = Counter(location for cluster in sizes.values() for location in cluster)
+        self._kept = kept
+
+    def fill(self, order: Sequence[str]) -> None:
+        """Take clusters as long as each brings the split that gains most by it nearer to what it wants."""
+        for name in order:
+            gains = {
+                split: (_gain(self._sizes[name], left), sum(left.values()))
+                for split, left in self._left.items()
+            }
+            split = max(gains, key=lambda split: gains[split])
+            if gains[split][0] > 0 and self._is_spare(name, split):
+                self._take(name, split)
+
+    def complete(self, order: Sequence[str]) -> None:
+        """Give each split its smallest cluster of every location it still has none of, the rarest first."""
+        wishes = [
+            (self._num_free[location], location, split)
+            for split, targets in self._wanted.items()
+            for location in targets
+        ]
+        for _, location, split in sorted(wishes):
+            if not self._waits(split, location):
+                continue
+            spare = [
+                name
+                for name in order
+                if name not in self.chosen and location in self._sizes[name] and self._is_spare(name, split)
+            ]
+            if spare:
+                self._take(min(spare, key=lambda name: sum(self._sizes[name].values())), split)
+
+    def _waits(self, split: Split, location: str) -> bool:
+        """Whether a split wants proteins of a location and has none yet."""
+        target = self._wanted[split].get(location, 0)
+        return 0 < target == self._left[split][location]
+
+    def _is_spare(self, name: str, split: Split) -> bool:
+        """Whether each of its locations has enough clusters beside it: `kept`, and one a split that waits."""
+        others = [other for other in self._wanted if other is not split]
+        return all(
+            self._num_free[location] > self._kept + sum(self._waits(other, location) for other in others)
+            for location in self._sizes[name]
+        )
+
+    def _take(self, name: str, split: Split) -> None:
+        self.chosen[name] = split
+        self._num_free.subtract(self._sizes[name].keys())
+        for location, count in self._sizes[name].items():
+            self._left[split][location] = self._left[split].get(location, 0) - count
+
+
 def _choose(
-    order: Sequence[str], sizes: Sizes, wanted: Mapping[Split, Mapping[str, int]]
+    seed: int, sizes: Sizes, wanted: Mapping[Split, Mapping[str, int]], kept: int
 ) -> dict[str, Split]:
-    """Take clusters greedily towards what each split wants; the others are not in the answer."""
-    left = {split: dict(targets) for split, targets in wanted.items()}
-    chosen: dict[str, Split] = {}
-
-    def take(name: str, split: Split) -> None:
-        chosen[name] = split
-        for location, count in sizes[name].items():
-            left[split][location] = left[split].get(location, 0) - count
-
-    for name in order:
-        split = max(left, key=lambda split: (_gain(sizes[name], left[split]), sum(left[split].values())))
-        if _gain(sizes[name], left[split]) > 0:
-            take(name, split)
-    for split, targets in wanted.items():
-        for location in [location for location, target in targets.items() if target == left[split][location]]:
-            others = [name for name in order if name not in chosen and location in sizes[name]]
-            if targets[location] and len(others) > 1:
-                take(min(others, key=lambda name: sum(sizes[name].values())), split)
-    return chosen
+    """The split of each cluster that leaves train; the others are not in the answer."""
+    order = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    choice = _Choice(sizes, wanted, kept)
+    choice.fill(order)
+    choice.complete(order)
+    return choice.chosen
 
 
 def _gain(cluster: Mapping[str, int], left: Mapping[str, int]) -> int:
