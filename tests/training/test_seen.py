@@ -59,6 +59,26 @@ def test_no_training_begins_from_a_base_that_saw_the_exam(make_token_folder, tmp
     assert not model.exists()
 
 
+def test_a_base_of_ours_without_its_list_or_with_other_weights_is_refused(
+    make_token_folder, tmp_path: Path
+) -> None:
+    tokens, base, model = make_token_folder(), tmp_path / "base", tmp_path / "model"
+    train(tokens, base, TrainConfig(base_model="tiny", epochs=1, precision="fp32"))
+    weights = base / "model.safetensors"
+    flipped = bytearray(weights.read_bytes())
+    flipped[-1] ^= 1
+    weights.write_bytes(flipped)
+    config = TrainConfig(base_model=str(base), epochs=1, precision="fp32")
+    with pytest.raises(ArtifactError, match=r"base/model\.safetensors: damaged"):
+        train(tokens, model, config)
+    flipped[-1] ^= 1
+    weights.write_bytes(flipped)
+    (base / TRAINING_PROTEINS_FILE).unlink()
+    with pytest.raises(ArtifactError, match=r"base/training_proteins\.parquet: missing, though the manifest"):
+        train(tokens, model, config)
+    assert not model.exists()
+
+
 def test_the_same_protein_under_another_name_is_known(make_token_folder, tmp_path: Path) -> None:
     write_seen(make_token_folder("other", splits=SPLITS[::-1]), None, tmp_path)
     table = pyarrow.parquet.read_table(tmp_path / TRAINING_PROTEINS_FILE)

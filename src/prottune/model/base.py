@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from prottune.artifacts import file_sha256
+from prottune.artifacts import MANIFEST_FILE, file_sha256, read_manifest
 from prottune.errors import ArtifactError, ConfigError
 from prottune.model.classifier import BaseFacts, LocationModel, new_config
 from prottune.model.encoders import say_if_never_packed
@@ -64,12 +64,16 @@ def find_base(base_model: str, revision: str, scratch: Path) -> Base:
     """Bring a base model to this machine and check all but its weights; `scratch` outlives the result's use.
 
     Several processes that train together find the base once and each build from it.
+
+    Raises: ArtifactError if it is a model folder of prottune that is damaged or lacks a file.
     """
     if base_model in PRESETS:
         settings = json.dumps(PRESETS[base_model], sort_keys=True).encode()
         return Base(BaseFacts(base_model, "", hashlib.sha256(settings).hexdigest()), None)
     _refuse_contaminated(base_model)
     folder, found_revision = local_folder(base_model, revision, scratch)
+    if (folder / MANIFEST_FILE).is_file():  # a model of ours, with the list of proteins that it has seen
+        read_manifest(folder)
     _refuse_contaminated(str(read_config(folder).get("_name_or_path", "")))
     encoder = read_encoder(folder)
     say_if_never_packed(encoder.config)

@@ -130,5 +130,5 @@ class CheckpointKeeper:
         """Remove what is older; a place that lets nobody look or delete keeps too much, and loses nothing."""
         try:
             self._checkpoints.prune()
-        except (OSError, StorageError) as error:
+        except (OSError, StorageError, ConfigError) as error:
             _log.warning("%s: older checkpoints stay there (%s)", self._checkpoints.place, error)

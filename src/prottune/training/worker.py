@@ -87,10 +87,7 @@ def _run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
             keeper=keeper,
         )
         if job.resume_from:
-            snapshot = Snapshot.read(Path(job.resume_from), leads=ranks.leads)
-            history.go_on_from(snapshot.history)
-            keeper.resumed(Path(job.resume_from).name, snapshot.place)
-            loop.restore(snapshot)
+            _go_on(Path(job.resume_from), loop, history, keeper, ranks)
         outcome = loop.run()
     if not ranks.leads:
         return None
@@ -107,6 +104,14 @@ def _run_rank(job: Job, ranks: Ranks) -> TrainReport | None:
     if membrane:
         facts["membrane_flags"] = f"{train.has_flag.sum():,} of {len(train):,}"
     return _report(model, outcome, temperature, time.perf_counter() - started, facts)
+
+
+def _go_on(checkpoint: Path, loop: Loop, history: HistoryWriter, keeper: Keeper, ranks: Ranks) -> None:
+    """Restore a checkpoint. What is read is let go here: thrice the weights, in each process of a node."""
+    snapshot = Snapshot.read(checkpoint, leads=ranks.leads)
+    history.go_on_from(snapshot.history)
+    keeper.resumed(checkpoint.name, snapshot.place)
+    loop.restore(snapshot)
 
 
 @contextmanager
