@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 from dataclasses import dataclass, field
@@ -11,12 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from small_store import Store
 
-from prottune.errors import ProttuneError
+from prottune.errors import DataError, ProttuneError
 from prottune.ingestion.findings import Findings
 from prottune.ingestion.settings import IngestConfig
 from prottune.ingestion.sources import take_source
 from prottune.ingestion.stage import checked_entries
+from prottune.ingestion.tables import read_table
 from prottune.records import Split
 
 GOOD = b">P1 Nucleus-S\nMKTAYIAK\n>P2 Cytoplasm-U test\nMLLAVLYC\n"
@@ -97,6 +100,18 @@ HEADERS = [
         settings={"on_cytoplasm_nucleus": "drop"},
     ),
     fasta(
+        "Cytoplasm-Nucleus in other cases",
+        b">Q1 cytoplasm-nucleus-U\nMKV\n>Q2 CYTOPLASM-Nucleus-U\nMKL\n>Q3 Cytoplasm-Nucleus-U\nMKI\n",
+        counts={"cytoplasm_nucleus": 3},
+        records={"Q1": ("MKV", "Cytoplasm"), "Q2": ("MKL", "Cytoplasm"), "Q3": ("MKI", "Cytoplasm")},
+    ),
+    fasta(
+        "Cytoplasm-Nucleus in another case dropped by setting",
+        b">Q1 cytoplasm-nucleus-U\nMKV\n",
+        counts={"cytoplasm_nucleus_dropped": 1},
+        settings={"on_cytoplasm_nucleus": "drop"},
+    ),
+    fasta(
         "new_test_set never trains",
         b">Q12981 Endoplasmic.reticulum-U new_test_set \nMKV\n",
         counts={"external_test_dropped": 1},
@@ -150,6 +165,16 @@ HEADERS = [
         "in.fasta:1: headers of the form accession|label|group belong to another label space (seen: "
         "Cellwall, "
         "Periplasmic); expected '>ACCESSION Location-M|S|U [test]'",
+    ),
+    fasta(
+        "a UniProt id of a blank",
+        b">sp|\xc2\xa0|ABL2_MOUSE Nucleus-S\nMKV\n",
+        f"in.fasta:1: accession 'sp|'; {ACCESSION}",
+    ),
+    fasta(
+        "an endless UniProt id",
+        b">tr|" + b"Q" * 5000 + b"|ABL2_MOUSE Nucleus-S\nMKV\n",
+        f"in.fasta:1: accession '{'Q' * 40}' of 5,000 characters; expected 1 to 100 characters",
     ),
     fasta("bar in the id", b">gi|123 Nucleus-U\nMKV\n", f"in.fasta:1: accession 'gi|123'; {ACCESSION}"),
     fasta(
@@ -542,6 +567,18 @@ TABLES = [
         f"in.parquet:row 1: accession 'Q\\n1'; {ACCESSION}",
         file="in.parquet",
     ),
+    Case(
+        "control character in a Parquet UniProt id",
+        parquet(accession=["sp|Q\n1|ABL2_MOUSE"], sequence=["MKV"], location=["Plastid"]),
+        f"in.parquet:row 1: accession 'Q\\n1'; {ACCESSION}",
+        file="in.parquet",
+    ),
+    table(
+        "a UniProt id of a blank in a table",
+        b"sp| |A,MKV,Plastid,,\n",
+        f"in.csv:2: accession ' '; {ACCESSION}",
+    ),
+    table("a UniProt id in a table", b"sp|Q1|A,MKV,Plastid,,\n", records={"Q1": ("MKV", "Plastid")}),
     table("blank line in a table", b"\nQ1,MKV,Plastid,,\n", records={"Q1": ("MKV", "Plastid")}),
     table(
         "a split to be cut again",
@@ -587,7 +624,29 @@ TABLES = [
     table(
         "quote left open",
         b'Q1,"MKV,Plastid,,\n',
-        "in.csv:4: not readable as a table (unexpected end of data)",
+        "in.csv:2: not readable as a table (unexpected end of data); was a quote left open in this row?",
+    ),
+    table(
+        "quote left open in a long table",
+        b'Q1,"MKV,Plastid,,\n' + b"".join(b"R%d,%s,Plastid,,\n" % (n, b"MKTV" * 1000) for n in range(300)),
+        "in.csv:2: not readable as a table (field larger than field limit (1048576)); was a quote left open "
+        "in this row?",
+    ),
+    table(
+        "a quote closed rows later by the next one",
+        b'Q1,MKV,Plastid,,\n\nQ2,"MKL,Plastid,,\nQ3,MKI,Plastid,,\nQ4,"MKG,Plastid,,\n',
+        "in.csv:4: not readable as a table (',' expected after '\"'); was a quote left open in this row?",
+    ),
+    table(
+        "a bad row over several lines is named by its first",
+        b'Q1,"MKV\nLLA",Plastid,,\nQ2,"MKL\nMKL\nMKL",3,,\n',
+        "in.csv:4: location '3' is a number; expected a name: no file's numbers are read",
+    ),
+    table(
+        "70,000 residues with blanks between them",
+        b"Q1," + b" ".join([b"M"] * 70_000) + b",Plastid,,\n",
+        counts={"inner_blanks": 1},
+        records={"Q1": ("M" * 70_000, "Plastid")},
     ),
     Case(
         "missing columns",
@@ -674,9 +733,53 @@ TABLES = [
             sequence=["M" * 90_000] * 30,
             location=["Nucleus"] * 30,
         ),
-        "in.parquet:row 1: unpacks to more than 2,000,000 bytes",
+        "in.parquet:row 23: unpacks to more than 2,000,000 bytes",
         file="in.parquet",
         settings={"max_unpacked_megabytes": 2},
+    ),
+    Case(
+        "Parquet whose text is not UTF-8",
+        parquet(
+            accession=["Q1", "Q2"],
+            sequence=["MKV", "MKL"],
+            location=pa.array([b"Plastid", b"Nuc\xffleus"]).view(pa.string()),
+        ),
+        "in.parquet:row 2: location has byte 0xff, which is not UTF-8",
+        file="in.parquet",
+    ),
+    Case(
+        "Parquet with a column name that is not UTF-8",
+        parquet(accession=["Q1"], sequence=["MKV"], location=["ER"], labelx=["x"]).replace(
+            b"labelx", b"label\xff"
+        ),
+        "in.parquet: not readable as Parquet ('utf-8' codec can't decode byte 0xff in position 5: invalid "
+        "start byte)",
+        file="in.parquet",
+    ),
+    Case(
+        "Parquet with lists",
+        parquet(accession=["Q1"], sequence=[["MKV"]], location=["ER"]),
+        "in.parquet: column sequence holds list<element: string>; expected text",
+        file="in.parquet",
+    ),
+    Case(
+        "Parquet with bytes",
+        parquet(accession=["Q1"], sequence=["MKV"], location=[b"ER"]),
+        "in.parquet: column location holds binary; expected text",
+        file="in.parquet",
+    ),
+    Case(
+        "Parquet of every kind of text, and of nothing",
+        parquet(
+            accession=pa.array(["Q1", "Q2", "Q3"], pa.large_string()),
+            sequence=pa.array(["MKV", "MKL", "MKI"], pa.string_view()),
+            location=pa.array(["Plastid", "Nucleus", "Plastid"]).dictionary_encode(),
+            split=pa.array([None, "test", None]).dictionary_encode(),
+            membrane=pa.nulls(3),
+        ),
+        file="in.parquet",
+        records={"Q1": ("MKV", "Plastid"), "Q2": ("MKL", "Nucleus"), "Q3": ("MKI", "Plastid")},
+        splits={"Q2": Split.TEST, "Q3": Split.TRAIN},
     ),
     Case(
         "endless cell",
@@ -714,6 +817,95 @@ def test_rule(case: Case, tmp_path: Path) -> None:
         assert (entries[accession].sequence, entries[accession].location) == expected
     for accession, split in case.splits.items():
         assert entries[accession].split is split
+
+
+def repeated(kind: pa.DataType, count: int) -> dict[str, pa.Array]:
+    """Columns of `count` proteins with one sequence of 150,000 residues, stored once."""
+    rows = pa.array([0] * count, pa.int32())
+    sequence, location = (
+        pa.DictionaryArray.from_arrays(rows, pa.array([text], kind)) for text in ("M" * 150_000, "Nucleus")
+    )
+    return {
+        "accession": pa.array([f"P{n}" for n in range(count)]),
+        "sequence": sequence,
+        "location": location,
+    }
+
+
+PLAIN = {"use_dictionary": False, "compression": "zstd"}
+
+
+@pytest.mark.parametrize(
+    ("count", "kind", "is_cast", "options"),
+    [
+        (4096, pa.string(), False, {"store_schema": False}),
+        (4096, pa.string(), False, {}),
+        (4096, pa.large_string(), False, {}),
+        (400, pa.string(), True, PLAIN),
+        (400, pa.string(), True, PLAIN | {"column_encoding": {"sequence": "DELTA_BYTE_ARRAY"}}),
+        (400, pa.string(), True, PLAIN | {"column_encoding": {"sequence": "DELTA_LENGTH_BYTE_ARRAY"}}),
+    ],
+    ids=["dictionary", "dictionary kept", "large dictionary", "plain", "delta", "delta of lengths"],
+)
+def test_a_small_parquet_file_never_unpacks_to_more_than_the_limit(
+    tmp_path: Path, count: int, kind: pa.DataType, is_cast: bool, options: dict[str, Any]
+) -> None:
+    columns = repeated(kind, count)
+    if is_cast:
+        columns["sequence"] = columns["sequence"].cast(kind)
+    path = tmp_path / "in.parquet"
+    pa.parquet.write_table(pa.table(columns), path, **options)
+    assert path.stat().st_size < 400_000
+    del columns
+    before = pa.default_memory_pool()
+    counting = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(counting)
+    try:
+        with pytest.raises(DataError, match=r"unpacks to more than 1,000,000 bytes|has 150,000 residues"):
+            read_table(path, "in.parquet", "parquet", Findings(), 1_000_000)
+    finally:
+        pa.set_memory_pool(before)
+    assert counting.max_memory() < 10_000_000
+
+
+@pytest.mark.parametrize("encoding", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY", "PLAIN"])
+def test_a_parquet_file_is_read_alike_in_whatever_encoding_and_groups_of_rows(
+    tmp_path: Path, encoding: str
+) -> None:
+    rows = [(f"P{n}", "MKTAYIAK"[: 2 + n % 7] * 500, "Nucleus") for n in range(300)]
+    columns = dict(zip(("accession", "sequence", "location"), zip(*rows, strict=True), strict=True))
+    pa.parquet.write_table(
+        pa.table(columns),
+        tmp_path / "in.parquet",
+        row_group_size=70,
+        use_dictionary=["accession"],
+        column_encoding={"sequence": encoding},
+    )
+    entries = read_table(tmp_path / "in.parquet", "in.parquet", "parquet", Findings(), 1_000_000)
+    assert [(entry.accession, entry.sequence, entry.location) for entry in entries] == rows
+    assert [entry.where for entry in entries] == [f"in.parquet:row {n}" for n in range(1, 301)]
+
+
+def test_reading_a_table_leaves_the_limit_of_cells_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_bytes(COLUMNS + GOOD_ROWS)
+    before = csv.field_size_limit(4321)
+    try:
+        assert len(read_table(tmp_path / "in.csv", "in.csv", "csv", Findings(), 1_000_000)) == 2
+        assert csv.field_size_limit() == 4321
+    finally:
+        csv.field_size_limit(before)
+
+
+def test_the_files_of_a_prefix_share_the_limit_while_they_are_fetched(store: Store, tmp_path: Path) -> None:
+    for name in ("a.fasta", "b.fasta", "c.fasta"):
+        store.objects[f"data/in/{name}"] = GOOD.ljust(400, b"\n")
+    with pytest.raises(DataError) as refused:
+        take_source("s3://data/in", tmp_path, 1000, "", Findings())
+    assert str(refused.value) == (
+        "c.fasta: the source unpacks to more than 1,000 bytes; raise max_unpacked_megabytes if that is meant"
+    )
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) == 800
+    assert len(take_source("s3://data/in", tmp_path / "again", 1200, "", Findings()).files) == 3
 
 
 def test_the_table_is_as_long_as_promised() -> None:

@@ -92,13 +92,17 @@ def settle_locations(
     names = (chosen or DEEPLOC10).locations
     spellings = {alias: name for alias, name in _ALIASES.items() if name in names}
     spellings |= {name.lower(): name for name in names}  # a name of the set itself is nobody's alias
-    both = None if CYTOPLASM_NUCLEUS.lower() in spellings else CYTOPLASM_NUCLEUS
+    cytoplasm = spellings.get("cytoplasm")
+    both = CYTOPLASM_NUCLEUS.lower()
+    is_both_known = both not in spellings and (cytoplasm or on_cytoplasm_nucleus == "drop")
     first, which = distinct(entries["location"])
     given = entries.at(first)
+    is_of_both = [bool(is_both_known) and entry.location.lower() == both for entry in given]
     settled = [
-        "Cytoplasm" if entry.location == both else _settled(entry, spellings, chosen) for entry in given
+        cytoplasm or CYTOPLASM_NUCLEUS if is_such else _settled(entry, spellings, chosen)
+        for entry, is_such in zip(given, is_of_both, strict=True)
     ]
-    is_both = np.array([entry.location == both for entry in given])[which]
+    is_both = np.array(is_of_both)[which]
     is_other = np.array([entry.location != name for entry, name in zip(given, settled, strict=True)])[which]
     is_dropped = is_both & (on_cytoplasm_nucleus == "drop")
     entries.note(findings, "cytoplasm_nucleus_dropped", is_dropped)

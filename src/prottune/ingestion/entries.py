@@ -145,18 +145,18 @@ def accession_of(identifier: str, where: str) -> str:
 
     Raises: DataError for an identifier that is empty, too long, or has other fields between bars.
     """
-    if found := _UNIPROT_ID.fullmatch(identifier):
-        return found.group(1)
-    if not identifier or len(identifier) > MAX_ACCESSION:
+    found = _UNIPROT_ID.fullmatch(identifier)
+    accession = found.group(1) if found else identifier
+    if not accession or len(accession) > MAX_ACCESSION:
         raise DataError(
-            f"{where}: accession {identifier[:40]!r} of {len(identifier):,} characters; expected 1 to "
+            f"{where}: accession {accession[:40]!r} of {len(accession):,} characters; expected 1 to "
             f"{MAX_ACCESSION} characters"
         )
-    if "|" in identifier or " " in identifier or not identifier.isprintable():
+    if "|" in accession or " " in accession or not accession.isprintable():
         raise DataError(
-            f"{where}: accession {identifier!r}; expected one word without '|', or sp|ACCESSION|NAME"
+            f"{where}: accession {accession!r}; expected one word without '|', or sp|ACCESSION|NAME"
         )
-    return identifier
+    return accession
 
 
 def membrane_of(word: str, accession: str, where: str, findings: Findings) -> Membrane:

@@ -114,10 +114,15 @@ def _fetch_folder(uri: str, scratch: Path, max_bytes: int, findings: Findings) -
         )
     for name in sorted(set(names) - set(recognised)):
         findings.add("ignored_files", name)
-    return [
-        (name, fetch_file(f"{uri.rstrip('/')}/{name}", scratch / str(number), max_bytes))
-        for number, name in enumerate(recognised)
-    ]
+    given, left = [], max_bytes
+    for number, name in enumerate(recognised):
+        try:
+            path = fetch_file(f"{uri.rstrip('/')}/{name}", scratch / str(number), left)
+        except DataError as error:
+            raise _too_large(name, max_bytes) from error
+        left -= path.stat().st_size
+        given.append((name, path))
+    return given
 
 
 def _stem(name: str) -> str:
