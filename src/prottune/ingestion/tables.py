@@ -206,7 +206,9 @@ def _rows_at_a_time(
     """
     places = [place for place in range(metadata.num_columns) if metadata.schema.column(place).path in wanted]
     groups = map(metadata.row_group, range(metadata.num_row_groups))
-    stored = [sum(group.column(place).total_uncompressed_size for place in places) for group in groups]
+    stored: list[int] = [
+        sum(group.column(place).total_uncompressed_size for place in places) for group in groups
+    ]
     if sum(stored) > max_bytes:
         raise DataError(f"{name}: unpacks to more than {max_bytes:,} bytes")
     return max(1, min(_BATCH_ROWS, max_bytes // max([1, *stored])))
